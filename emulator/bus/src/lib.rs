@@ -1,0 +1,16 @@
+//! The devices' side of a machine: addresses, guest RAM, the port and memory-mapped I/O maps, interrupt lines,
+//! machine events and the trait every chip implements. Nothing here knows a CPU or a port number.
+
+mod device;
+mod events;
+mod line;
+mod map;
+mod ram;
+mod types;
+
+pub use device::{Access, Device, Shared, shared};
+pub use events::{Event, Events};
+pub use line::{IrqLine, LineChange, Lines};
+pub use map::{Bus, DeviceId, MapError, Unclaimed};
+pub use ram::{GuestRam, RamError, load as host_load, store as host_store};
+pub use types::{Phys, Ticks};

@@ -1,0 +1,226 @@
+//! Guest RAM: anonymous host mappings, one per region of guest physical memory.
+//!
+//! Every host address in Egret comes out of [`GuestRam::host`], the one checked path.
+
+use crate::Phys;
+use memmap2::{MmapMut, MmapOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// Why guest RAM could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RamError {
+    /// A region is empty, not page-aligned, or the regions overlap or are out of order.
+    #[error("RAM region at {base:#x} of {len:#x} bytes is empty, misaligned or overlaps the one before")]
+    Layout {
+        /// First physical address.
+        base: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// The host gave no memory.
+    #[error("the host gave no {len} bytes for guest RAM: {source}")]
+    Host {
+        /// Length in bytes.
+        len: u64,
+        /// The host's reason.
+        source: std::io::Error,
+    },
+}
+
+struct Region {
+    base: u64,
+    len: u64,
+    host: *mut u8,
+    _map: MmapMut,
+}
+
+// SAFETY: the mapping lives as long as the region, the pointer is never freed on its own, and all access goes
+// through `GuestRam`, which treats the memory as shared with the guest: plain bytes without invariants.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Region {}
+
+/// Guest RAM. Clones share the same memory.
+#[derive(Clone)]
+pub struct GuestRam(Arc<Vec<Region>>);
+
+impl GuestRam {
+    /// Reserves zeroed memory for `regions`, each (first physical address, length in bytes), in ascending order and
+    /// page-aligned. Host memory is used only once the guest touches it.
+    pub fn new(regions: &[(Phys, u64)]) -> Result<GuestRam, RamError> {
+        let mut made: Vec<Region> = Vec::with_capacity(regions.len());
+        for &(Phys(base), len) in regions {
+            let low = made.last().map_or(0, |r| r.base + r.len);
+            if len == 0 || (base | len) & 0xfff != 0 || base < low || base.checked_add(len).is_none() {
+                return Err(RamError::Layout { base, len });
+            }
+            let host_len = usize::try_from(len).map_err(|_| RamError::Layout { base, len })?;
+            let mut map = MmapOptions::new().len(host_len).map_anon().map_err(|source| RamError::Host { len, source })?;
+            made.push(Region { base, len, host: map.as_mut_ptr(), _map: map });
+        }
+        Ok(GuestRam(Arc::new(made)))
+    }
+
+    /// The regions as (first physical address, length in bytes).
+    pub fn regions(&self) -> impl Iterator<Item = (Phys, u64)> + '_ {
+        self.0.iter().map(|r| (Phys(r.base), r.len))
+    }
+
+    /// Total bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.0.iter().map(|r| r.len).sum()
+    }
+
+    /// The host address of `len` bytes at `addr`, when all of them are RAM of one region.
+    #[must_use]
+    pub fn host(&self, addr: Phys, len: u64) -> Option<*mut u8> {
+        self.0.iter().find_map(|r| {
+            let at = addr.0.wrapping_sub(r.base);
+            // SAFETY: `at + len <= r.len`, so the result stays inside the region's mapping.
+            (at < r.len && len <= r.len - at).then(|| unsafe { r.host.add(at as usize) })
+        })
+    }
+
+    /// Reads `out.len()` bytes; false (and `out` untouched) when they are not all RAM.
+    #[must_use]
+    pub fn read(&self, addr: Phys, out: &mut [u8]) -> bool {
+        let Some(host) = self.host(addr, out.len() as u64) else { return false };
+        // SAFETY: `host` is valid for `out.len()` bytes and cannot overlap a Rust-owned slice.
+        unsafe { std::ptr::copy_nonoverlapping(host, out.as_mut_ptr(), out.len()) };
+        true
+    }
+
+    /// Writes `data`; false (and nothing written) when the range is not all RAM.
+    #[must_use]
+    pub fn write(&self, addr: Phys, data: &[u8]) -> bool {
+        let Some(host) = self.host(addr, data.len() as u64) else { return false };
+        // SAFETY: as for `read`.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), host, data.len()) };
+        true
+    }
+
+    /// Reads a little-endian value of `size` (1, 2, 4 or 8) bytes; naturally aligned ones are single-copy atomic.
+    #[must_use]
+    pub fn load(&self, addr: Phys, size: u8) -> Option<u64> {
+        let host = self.host(addr, size.into())?;
+        // SAFETY: `host` is valid for `size` bytes.
+        Some(unsafe { load(host, size) })
+    }
+
+    /// Writes the low `size` (1, 2, 4 or 8) bytes of `value`; naturally aligned ones are single-copy atomic.
+    #[must_use]
+    pub fn store(&self, addr: Phys, size: u8, value: u64) -> bool {
+        let Some(host) = self.host(addr, size.into()) else { return false };
+        // SAFETY: `host` is valid for `size` bytes.
+        unsafe { store(host, size, value) };
+        true
+    }
+
+    /// Atomically replaces an aligned 4- or 8-byte value; the value found when it was not `old`.
+    pub fn compare_exchange(&self, addr: Phys, size: u8, old: u64, new: u64) -> Option<Result<u64, u64>> {
+        let host = self.host(addr, size.into())?;
+        if !addr.0.is_multiple_of(size.into()) {
+            return None;
+        }
+        // SAFETY: `host` is valid for `size` bytes and aligned: regions are page-aligned on both sides.
+        unsafe { compare_exchange(host, size, old, new) }
+    }
+}
+
+/// Reads a little-endian value of `size` bytes (1, 2, 4, 8) from guest memory.
+///
+/// # Safety
+/// `host` came from [`GuestRam::host`] for at least `size` bytes and its `GuestRam` is alive.
+#[inline]
+pub unsafe fn load(host: *mut u8, size: u8) -> u64 {
+    // SAFETY: the caller vouches for the range; alignment is checked before an atomic is formed, and the unaligned
+    // path reads plain bytes that have no invariant to break.
+    unsafe {
+        match (size, host as usize & (size as usize - 1)) {
+            (1, _) => AtomicU8::from_ptr(host).load(Ordering::Relaxed).into(),
+            (2, 0) => u16::from_le(AtomicU16::from_ptr(host.cast()).load(Ordering::Relaxed)).into(),
+            (4, 0) => u32::from_le(AtomicU32::from_ptr(host.cast()).load(Ordering::Relaxed)).into(),
+            (8, 0) => u64::from_le(AtomicU64::from_ptr(host.cast()).load(Ordering::Relaxed)),
+            (2, _) => u16::from_le(host.cast::<u16>().read_unaligned()).into(),
+            (4, _) => u32::from_le(host.cast::<u32>().read_unaligned()).into(),
+            _ => u64::from_le(host.cast::<u64>().read_unaligned()),
+        }
+    }
+}
+
+/// Writes the low `size` bytes (1, 2, 4, 8) of `value` to guest memory.
+///
+/// # Safety
+/// As for [`load`].
+#[inline]
+pub unsafe fn store(host: *mut u8, size: u8, value: u64) {
+    // SAFETY: as for `load`.
+    unsafe {
+        match (size, host as usize & (size as usize - 1)) {
+            (1, _) => AtomicU8::from_ptr(host).store(value as u8, Ordering::Relaxed),
+            (2, 0) => AtomicU16::from_ptr(host.cast()).store((value as u16).to_le(), Ordering::Relaxed),
+            (4, 0) => AtomicU32::from_ptr(host.cast()).store((value as u32).to_le(), Ordering::Relaxed),
+            (8, 0) => AtomicU64::from_ptr(host.cast()).store(value.to_le(), Ordering::Relaxed),
+            (2, _) => host.cast::<u16>().write_unaligned((value as u16).to_le()),
+            (4, _) => host.cast::<u32>().write_unaligned((value as u32).to_le()),
+            _ => host.cast::<u64>().write_unaligned(value.to_le()),
+        }
+    }
+}
+
+/// See [`GuestRam::compare_exchange`].
+///
+/// # Safety
+/// As for [`load`], and `host` is aligned to `size`.
+unsafe fn compare_exchange(host: *mut u8, size: u8, old: u64, new: u64) -> Option<Result<u64, u64>> {
+    use Ordering::SeqCst;
+    // SAFETY: the caller vouches for range and alignment.
+    let found = unsafe {
+        match size {
+            4 => AtomicU32::from_ptr(host.cast())
+                .compare_exchange((old as u32).to_le(), (new as u32).to_le(), SeqCst, SeqCst)
+                .map(|v| u32::from_le(v).into())
+                .map_err(|v| u32::from_le(v).into()),
+            8 => AtomicU64::from_ptr(host.cast())
+                .compare_exchange(old.to_le(), new.to_le(), SeqCst, SeqCst)
+                .map(u64::from_le)
+                .map_err(u64::from_le),
+            _ => return None,
+        }
+    };
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_and_edges_are_not_ram() {
+        let ram = GuestRam::new(&[(Phys(0), 0x2000), (Phys(0x10000), 0x1000)]).unwrap();
+        assert!(ram.store(Phys(0x1ff8), 8, 0x1122_3344_5566_7788));
+        assert_eq!(ram.load(Phys(0x1ffd), 2), Some(0x2233));
+        assert_eq!(ram.load(Phys(0x1ffd), 4), None, "runs over the end");
+        assert_eq!(ram.load(Phys(0x2000), 1), None);
+        assert_eq!(ram.load(Phys(0x10fff), 1), Some(0));
+        assert_eq!(ram.load(Phys(u64::MAX), 8), None);
+        assert_eq!(ram.size(), 0x3000);
+    }
+
+    #[test]
+    fn bad_layouts_are_refused() {
+        assert!(matches!(GuestRam::new(&[(Phys(0x10), 0x1000)]), Err(RamError::Layout { .. })));
+        assert!(matches!(GuestRam::new(&[(Phys(0), 0x2000), (Phys(0x1000), 0x1000)]), Err(RamError::Layout { .. })));
+        assert!(matches!(GuestRam::new(&[(Phys(0), 0)]), Err(RamError::Layout { .. })));
+    }
+
+    #[test]
+    fn compare_exchange_swaps_only_on_match() {
+        let ram = GuestRam::new(&[(Phys(0), 0x1000)]).unwrap();
+        assert_eq!(ram.compare_exchange(Phys(8), 4, 0, 7), Some(Ok(0)));
+        assert_eq!(ram.compare_exchange(Phys(8), 4, 0, 9), Some(Err(7)));
+        assert_eq!(ram.compare_exchange(Phys(9), 4, 0, 9), None);
+    }
+}
