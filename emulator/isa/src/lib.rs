@@ -1,1 +1,4 @@
-//! See Cargo.toml's description.
+//! x86 as text: encodings, semantics, ops, IR, flags, soft floating point. No I/O, no unsafe, no Cranelift.
+#![forbid(unsafe_code)]
+
+pub mod fp;
