@@ -1,1 +1,4 @@
 //! See Cargo.toml's description.
+#![forbid(unsafe_code)]
+
+pub mod os;
