@@ -1,0 +1,16 @@
+//! The vector instruction set (MMX and SSE to SSE4.2) as values: what each instruction computes, without registers or memory.
+//!
+//! [`decode`] gives the plan of an encoding: operation, operands, memory access and checks. [`eval2`], [`eval2_mmx`] and the
+//! floating-point functions compute results. Whoever owns registers and memory reads operands, evaluates and writes.
+
+mod decode;
+mod int;
+mod lanes;
+mod op;
+mod plan;
+mod shuffle;
+
+pub use decode::decode;
+pub use int::{eval2, eval2_mmx};
+pub use op::{Arith, Fmt, FpOp, Lanes, Shape, ToInt, VecOp};
+pub use plan::{Check, Mem, MmxState, Op, Operand, VecInsn};

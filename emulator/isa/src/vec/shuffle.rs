@@ -1,0 +1,156 @@
+//! Operations that move lanes: unpack, pack, shuffle, insert, extract, blend, extend.
+
+use super::lanes::*;
+use super::{Shape, VecOp};
+
+/// The part of [`eval2`](super::eval2) that moves lanes; any other operation gives `b`.
+#[inline]
+pub(super) fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
+    use VecOp::*;
+    match op {
+        UnpackLow(s) => unpack_low(s, a, b),
+        UnpackHigh(s) => unpack_low(s, a >> 64, b >> 64),
+        PackS(s) => pack_signed(s, a, b),
+        PackU(s) => pack_unsigned(s, a, b),
+        Shuffle32 => shuffle32(b, b, imm),
+        ShuffleLow16 => (b & !Shape::I64.mask()) | u128::from(shuffle16(b as u64, imm)),
+        ShuffleHigh16 => (b & Shape::I64.mask()) | (u128::from(shuffle16((b >> 64) as u64, imm)) << 64),
+        ShufflePs => shuffle32(a, b, imm),
+        ShufflePd => {
+            let (a, b) = (split_u64(a), split_u64(b));
+            join_u64([a[usize::from(imm & 1)], b[usize::from((imm >> 1) & 1)]])
+        }
+        Insert(s) => {
+            let at = lane_shift(s, imm);
+            (a & !(s.mask() << at)) | ((b & s.mask()) << at)
+        }
+        Extract(s) => (b >> lane_shift(s, imm)) & s.mask(),
+        MoveMask(s) => move_mask(s, b),
+        DupEven32 => map1_u64(b, |q| (q & 0xffff_ffff) | (q << 32)),
+        DupOdd32 => map1_u64(b, |q| (q >> 32) | (q & !0xffff_ffff)),
+        DupLow64 => (b & Shape::I64.mask()) | (b << 64),
+        ShuffleBytes => {
+            let a = split_u8(a);
+            map1_u8(b, |i| if i & 0x80 != 0 { 0 } else { a[usize::from(i & 15)] })
+        }
+        AlignRight => align_right(a, b, u32::from(imm)),
+        Blend(s) => {
+            let mask = spread(s, u32::from(imm));
+            (a & !mask) | (b & mask)
+        }
+        ExtendS(from, to) => extend(from, to, b, true),
+        ExtendU(from, to) => extend(from, to, b, false),
+        InsertPs => insert_ps(a, b >> (32 * u32::from(imm >> 6)), imm),
+        InsertPsMem => insert_ps(a, b, imm),
+        _ => b,
+    }
+}
+
+#[inline(always)]
+fn lane_shift(s: Shape, imm: u8) -> u32 {
+    (u32::from(imm) & (s.lanes() - 1)) * s.bits()
+}
+
+#[inline(always)]
+fn unpack_low(s: Shape, a: u128, b: u128) -> u128 {
+    match s {
+        Shape::I8 => {
+            let (a, b) = (split_u8(a), split_u8(b));
+            join_u8(core::array::from_fn(|i| if i % 2 == 0 { a[i / 2] } else { b[i / 2] }))
+        }
+        Shape::I16 => {
+            let (a, b) = (split_u16(a), split_u16(b));
+            join_u16(core::array::from_fn(|i| if i % 2 == 0 { a[i / 2] } else { b[i / 2] }))
+        }
+        Shape::I32 | Shape::F32 => {
+            let (a, b) = (split_u32(a), split_u32(b));
+            join_u32([a[0], b[0], a[1], b[1]])
+        }
+        Shape::I64 | Shape::F64 => (a & Shape::I64.mask()) | (b << 64),
+    }
+}
+
+#[inline(always)]
+fn pack_signed(s: Shape, a: u128, b: u128) -> u128 {
+    if s == Shape::I16 {
+        let (a, b) = (split_i16(a), split_i16(b));
+        let narrow = |v: i16| v.clamp(i16::from(i8::MIN), i16::from(i8::MAX)) as i8;
+        join_i8(core::array::from_fn(|i| narrow(if i < 8 { a[i] } else { b[i - 8] })))
+    } else {
+        let (a, b) = (split_i32(a), split_i32(b));
+        let narrow = |v: i32| v.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+        join_i16(core::array::from_fn(|i| narrow(if i < 4 { a[i] } else { b[i - 4] })))
+    }
+}
+
+#[inline(always)]
+fn pack_unsigned(s: Shape, a: u128, b: u128) -> u128 {
+    if s == Shape::I16 {
+        let (a, b) = (split_i16(a), split_i16(b));
+        let narrow = |v: i16| v.clamp(0, 0xff) as u8;
+        join_u8(core::array::from_fn(|i| narrow(if i < 8 { a[i] } else { b[i - 8] })))
+    } else {
+        let (a, b) = (split_i32(a), split_i32(b));
+        let narrow = |v: i32| v.clamp(0, 0xffff) as u16;
+        join_u16(core::array::from_fn(|i| narrow(if i < 4 { a[i] } else { b[i - 4] })))
+    }
+}
+
+/// The low two results come from `low`, the high two from `high`.
+#[inline(always)]
+fn shuffle32(low: u128, high: u128, imm: u8) -> u128 {
+    let (low, high) = (split_u32(low), split_u32(high));
+    let at = |n: u32| usize::from((imm >> (2 * n)) & 3);
+    join_u32([low[at(0)], low[at(1)], high[at(2)], high[at(3)]])
+}
+
+#[inline(always)]
+fn shuffle16(v: u64, imm: u8) -> u64 {
+    let word = |n: u32| ((v >> (16 * u32::from((imm >> (2 * n)) & 3))) & 0xffff) << (16 * n);
+    word(0) | word(1) | word(2) | word(3)
+}
+
+#[inline(always)]
+fn move_mask(s: Shape, b: u128) -> u128 {
+    let bit = |i: u32| (b >> ((i + 1) * s.bits() - 1) & 1) << i;
+    match s {
+        Shape::I8 => split_i8(b).iter().enumerate().fold(0u32, |m, (i, &v)| m | (u32::from(v < 0) << i)).into(),
+        _ => (0..s.lanes()).fold(0, |m, i| m | bit(i)),
+    }
+}
+
+#[inline(always)]
+fn align_right(a: u128, b: u128, n: u32) -> u128 {
+    match n {
+        0 => b,
+        1..=15 => (b >> (8 * n)) | (a << (128 - 8 * n)),
+        16..=31 => a >> (8 * (n - 16)),
+        _ => 0,
+    }
+}
+
+/// A mask of the lanes whose bit is set.
+#[inline(always)]
+fn spread(s: Shape, bits: u32) -> u128 {
+    (0..s.lanes()).filter(|&i| bits >> i & 1 != 0).fold(0, |m, i| m | (s.mask() << (i * s.bits())))
+}
+
+#[inline(always)]
+fn extend(from: Shape, to: Shape, b: u128, sign: bool) -> u128 {
+    let mut out = 0;
+    for i in 0..to.lanes() {
+        let lane = (b >> (i * from.bits())) & from.mask();
+        let up = 128 - from.bits();
+        let wide = if sign { ((lane << up) as i128 >> up) as u128 } else { lane };
+        out |= (wide & to.mask()) << (i * to.bits());
+    }
+    out
+}
+
+/// SDM Vol. 2, "INSERTPS": `value` is the lowest lane of its argument, imm[5:4] its place, imm[3:0] lanes to zero.
+#[inline(always)]
+fn insert_ps(a: u128, value: u128, imm: u8) -> u128 {
+    let at = 32 * u32::from((imm >> 4) & 3);
+    let inserted = (a & !(Shape::F32.mask() << at)) | ((value & Shape::F32.mask()) << at);
+    inserted & !spread(Shape::F32, u32::from(imm & 15))
+}
