@@ -1,0 +1,208 @@
+//! The implementor of [`Emit`] that writes ops down.
+
+use super::{Block, Op, Val};
+use crate::emit::{Emit, Raise, Unit};
+use crate::insn::{Insn, Seg};
+use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
+use crate::sem;
+use std::convert::Infallible;
+
+/// Writes down the ops of instructions. Nothing faults while recording.
+#[derive(Default)]
+pub struct Recorder {
+    block: Block,
+}
+
+/// Records a straight run of instructions.
+#[must_use]
+pub fn record(insns: &[Insn]) -> Block {
+    let mut recorder = Recorder::default();
+    for i in insns {
+        recorder.insn(i);
+    }
+    recorder.finish()
+}
+
+impl Recorder {
+    /// Appends an instruction.
+    pub fn insn(&mut self, i: &Insn) {
+        let number = self.block.insns.len() as u32;
+        self.block.insns.push(*i);
+        self.push(Op::Insn(number));
+        let result = match sem::lookup::<Recorder>(i) {
+            Some(semantics) => semantics(self, i),
+            None => self.call(i),
+        };
+        match result {
+            Ok(()) => {}
+            Err(never) => match never {},
+        }
+    }
+
+    /// The block so far.
+    #[must_use]
+    pub fn finish(self) -> Block {
+        self.block
+    }
+
+    fn push(&mut self, op: Op) -> Val {
+        self.block.ops.push(op);
+        Val(self.block.ops.len() as u32 - 1)
+    }
+
+    fn number(&self) -> u32 {
+        (self.block.insns.len() as u32).saturating_sub(1)
+    }
+}
+
+type Done = Result<(), Infallible>;
+
+impl Emit for Recorder {
+    type V = Val;
+    type X = Val;
+    type Fault = Infallible;
+
+    fn imm(&mut self, value: u64) -> Val {
+        self.push(Op::Imm(value))
+    }
+
+    fn gpr(&mut self, r: u8, w: Width) -> Val {
+        self.push(Op::Gpr(r, w))
+    }
+
+    fn set_gpr(&mut self, r: u8, w: Width, v: Val) {
+        self.push(Op::SetGpr(r, w, v));
+    }
+
+    fn selector(&mut self, seg: Seg) -> Val {
+        self.push(Op::Selector(seg))
+    }
+
+    fn bin(&mut self, op: Bin, w: Width, a: Val, b: Val) -> Val {
+        self.push(Op::Bin(op, w, a, b))
+    }
+
+    fn un(&mut self, op: Un, w: Width, a: Val) -> Val {
+        self.push(Op::Un(op, w, a))
+    }
+
+    fn rel(&mut self, op: Rel, w: Width, a: Val, b: Val) -> Val {
+        self.push(Op::Rel(op, w, a, b))
+    }
+
+    fn sext(&mut self, from: Width, to: Width, a: Val) -> Val {
+        self.push(Op::Sext(from, to, a))
+    }
+
+    fn trunc(&mut self, w: Width, a: Val) -> Val {
+        self.push(Op::Trunc(w, a))
+    }
+
+    fn select(&mut self, c: Val, a: Val, b: Val) -> Val {
+        self.push(Op::Select(c, a, b))
+    }
+
+    fn when<F>(&mut self, c: Val, f: F) -> Done
+    where
+        F: FnOnce(&mut Self) -> Done,
+    {
+        self.push(Op::When(c));
+        f(self)?;
+        self.push(Op::EndWhen);
+        Ok(())
+    }
+
+    fn raise_if(&mut self, c: Val, what: Raise) -> Done {
+        self.push(Op::RaiseIf(c, what));
+        Ok(())
+    }
+
+    fn div(&mut self, w: Width, signed: bool, hi: Val, lo: Val, d: Val) -> Result<(Val, Val), Infallible> {
+        let quotient = self.push(Op::Div { w, signed, hi, lo, d });
+        let remainder = self.push(Op::Remainder(quotient));
+        Ok((quotient, remainder))
+    }
+
+    fn load(&mut self, seg: Seg, offset: Val, w: Width) -> Result<Val, Infallible> {
+        Ok(self.push(Op::Load { seg, offset, w }))
+    }
+
+    fn store(&mut self, seg: Seg, offset: Val, w: Width, v: Val) -> Done {
+        self.push(Op::Store { seg, offset, w, v });
+        Ok(())
+    }
+
+    fn rmw<F>(&mut self, seg: Seg, offset: Val, w: Width, lock: bool, f: F) -> Done
+    where
+        F: FnOnce(&mut Self, Val) -> Val,
+    {
+        let load = self.push(Op::RmwLoad { seg, offset, w, lock });
+        let v = f(self, load);
+        self.push(Op::RmwStore { load, v });
+        Ok(())
+    }
+
+    fn load_x(&mut self, seg: Seg, offset: Val, bytes: u8, aligned: bool) -> Result<Val, Infallible> {
+        Ok(self.push(Op::LoadX { seg, offset, bytes, aligned }))
+    }
+
+    fn store_x(&mut self, seg: Seg, offset: Val, bytes: u8, aligned: bool, v: Val) -> Done {
+        self.push(Op::StoreX { seg, offset, bytes, aligned, v });
+        Ok(())
+    }
+
+    fn flags(&mut self, op: FlagsOp, w: Width, a: Val, b: Val, r: Val) {
+        self.push(Op::Flags { op, w, a, b, r });
+    }
+
+    fn flags_word(&mut self) -> Val {
+        self.push(Op::FlagsWord)
+    }
+
+    fn set_flags_word(&mut self, mask: u32, v: Val) {
+        self.push(Op::SetFlagsWord(mask, v));
+    }
+
+    fn cond(&mut self, cond: Cond) -> Val {
+        self.push(Op::Cond(cond))
+    }
+
+    fn next_ip(&mut self, _i: &Insn) -> Val {
+        let number = self.number();
+        self.push(Op::NextIp(number))
+    }
+
+    fn check_ip(&mut self, target: Val) -> Done {
+        self.push(Op::CheckIp(target));
+        Ok(())
+    }
+
+    fn jump(&mut self, target: Val) {
+        self.push(Op::Jump(target));
+    }
+
+    fn branch(&mut self, c: Option<Val>, _i: &Insn) -> Done {
+        let insn = self.number();
+        self.push(Op::Branch { c, insn });
+        Ok(())
+    }
+
+    fn xmm(&mut self, r: u8) -> Val {
+        self.push(Op::Xmm(r))
+    }
+
+    fn set_xmm(&mut self, r: u8, v: Val) {
+        self.push(Op::SetXmm(r, v));
+    }
+
+    fn require(&mut self, unit: Unit) -> Done {
+        self.push(Op::Require(unit));
+        Ok(())
+    }
+
+    fn call(&mut self, _i: &Insn) -> Done {
+        let number = self.number();
+        self.push(Op::Call(number));
+        Ok(())
+    }
+}
