@@ -1,1 +1,23 @@
-//! See Cargo.toml's description.
+//! The CPU: architectural state, memory management, exceptions, the CPU's own functions, and the interpreter.
+//!
+//! `unsafe` is used in one place, `memory.rs`, to reach guest RAM through addresses that the TLB keeps.
+
+pub mod cpu;
+mod direct;
+pub mod engine;
+mod exceptions;
+pub mod fault;
+pub mod functions;
+pub mod interp;
+mod memory;
+mod mmu;
+pub mod state;
+pub mod system;
+pub mod tlb;
+
+pub use cpu::Cpu;
+pub use engine::{Engine, Exit};
+pub use fault::Fault;
+pub use interp::Interp;
+pub use state::{SegReg, State};
+pub use system::System;

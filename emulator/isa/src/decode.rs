@@ -169,9 +169,15 @@ fn operand(insn: &Instruction, n: u32, out: &mut Insn, imms: &mut u32) -> Operan
             Operand::Imm2
         }
         K::Memory => memory(insn, out),
-        K::MemorySegSI | K::MemorySegESI | K::MemorySegRSI | K::MemorySegDI | K::MemorySegEDI | K::MemorySegRDI | K::MemoryESDI | K::MemoryESEDI | K::MemoryESRDI => {
-            Operand::None
-        }
+        K::MemorySegSI
+        | K::MemorySegESI
+        | K::MemorySegRSI
+        | K::MemorySegDI
+        | K::MemorySegEDI
+        | K::MemorySegRDI
+        | K::MemoryESDI
+        | K::MemoryESEDI
+        | K::MemoryESRDI => Operand::None,
         _ => {
             let value = insn.immediate(n);
             *imms += 1;

@@ -36,18 +36,58 @@ pub enum Op {
     EndWhen,
     RaiseIf(Val, Raise),
     /// The quotient of `hi:lo / d`; [`Op::Remainder`] of it follows.
-    Div { w: Width, signed: bool, hi: Val, lo: Val, d: Val },
+    Div {
+        w: Width,
+        signed: bool,
+        hi: Val,
+        lo: Val,
+        d: Val,
+    },
     /// The remainder of a [`Op::Div`].
     Remainder(Val),
-    Load { seg: Seg, offset: Val, w: Width },
-    Store { seg: Seg, offset: Val, w: Width, v: Val },
+    Load {
+        seg: Seg,
+        offset: Val,
+        w: Width,
+    },
+    Store {
+        seg: Seg,
+        offset: Val,
+        w: Width,
+        v: Val,
+    },
     /// The old value; faults as a write. [`Op::RmwStore`] of it follows, with no faulting op between.
-    RmwLoad { seg: Seg, offset: Val, w: Width, lock: bool },
+    RmwLoad {
+        seg: Seg,
+        offset: Val,
+        w: Width,
+        lock: bool,
+    },
     /// The new value for an [`Op::RmwLoad`].
-    RmwStore { load: Val, v: Val },
-    LoadX { seg: Seg, offset: Val, bytes: u8, aligned: bool },
-    StoreX { seg: Seg, offset: Val, bytes: u8, aligned: bool, v: Val },
-    Flags { op: FlagsOp, w: Width, a: Val, b: Val, r: Val },
+    RmwStore {
+        load: Val,
+        v: Val,
+    },
+    LoadX {
+        seg: Seg,
+        offset: Val,
+        bytes: u8,
+        aligned: bool,
+    },
+    StoreX {
+        seg: Seg,
+        offset: Val,
+        bytes: u8,
+        aligned: bool,
+        v: Val,
+    },
+    Flags {
+        op: FlagsOp,
+        w: Width,
+        a: Val,
+        b: Val,
+        r: Val,
+    },
     FlagsWord,
     SetFlagsWord(u32, Val),
     Cond(Cond),
@@ -56,7 +96,10 @@ pub enum Op {
     CheckIp(Val),
     Jump(Val),
     /// The direct near branch of instruction `insn`.
-    Branch { c: Option<Val>, insn: u32 },
+    Branch {
+        c: Option<Val>,
+        insn: u32,
+    },
     Xmm(u8),
     SetXmm(u8, Val),
     Require(Unit),

@@ -129,7 +129,22 @@ fn is_cmov(m: M) -> bool {
     use M::*;
     matches!(
         m,
-        Cmovo | Cmovno | Cmovb | Cmovae | Cmove | Cmovne | Cmovbe | Cmova | Cmovs | Cmovns | Cmovp | Cmovnp | Cmovl | Cmovge | Cmovle | Cmovg
+        Cmovo
+            | Cmovno
+            | Cmovb
+            | Cmovae
+            | Cmove
+            | Cmovne
+            | Cmovbe
+            | Cmova
+            | Cmovs
+            | Cmovns
+            | Cmovp
+            | Cmovnp
+            | Cmovl
+            | Cmovge
+            | Cmovle
+            | Cmovg
     )
 }
 
@@ -154,10 +169,58 @@ fn is_plain_call(i: &Insn) -> bool {
     }
     matches!(
         i.mnemonic,
-        Rcl | Rcr | Aaa | Aas | Aad | Aam | Daa | Das | Cld | Std | Pushf | Pushfd | Pushfq | Pusha | Pushad | Popa | Popad | Enter
-            | Bound | Arpl | Lar | Lsl | Verr | Verw | Str | Sldt | Smsw | Sgdt | Sidt | Rdtsc | Cpuid | Cmpxchg8b | Cmpxchg16b
-            | Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd | Lodsq
-            | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsd | Cmpsq
+        Rcl | Rcr
+            | Aaa
+            | Aas
+            | Aad
+            | Aam
+            | Daa
+            | Das
+            | Cld
+            | Std
+            | Pushf
+            | Pushfd
+            | Pushfq
+            | Pusha
+            | Pushad
+            | Popa
+            | Popad
+            | Enter
+            | Bound
+            | Arpl
+            | Lar
+            | Lsl
+            | Verr
+            | Verw
+            | Str
+            | Sldt
+            | Smsw
+            | Sgdt
+            | Sidt
+            | Rdtsc
+            | Cpuid
+            | Cmpxchg8b
+            | Cmpxchg16b
+            | Movsb
+            | Movsw
+            | Movsd
+            | Movsq
+            | Stosb
+            | Stosw
+            | Stosd
+            | Stosq
+            | Lodsb
+            | Lodsw
+            | Lodsd
+            | Lodsq
+            | Scasb
+            | Scasw
+            | Scasd
+            | Scasq
+            | Cmpsb
+            | Cmpsw
+            | Cmpsd
+            | Cmpsq
     ) || is_unit(i)
 }
 
@@ -167,7 +230,19 @@ fn is_unit(i: &Insn) -> bool {
     i.code.cpuid_features().iter().any(|f| {
         matches!(
             f,
-            F::FPU | F::FPU287 | F::FPU387 | F::MMX | F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 | F::CLFSH | F::FXSR | F::CMOV
+            F::FPU
+                | F::FPU287
+                | F::FPU387
+                | F::MMX
+                | F::SSE
+                | F::SSE2
+                | F::SSE3
+                | F::SSSE3
+                | F::SSE4_1
+                | F::SSE4_2
+                | F::CLFSH
+                | F::FXSR
+                | F::CMOV
         )
     })
 }

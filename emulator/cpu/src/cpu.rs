@@ -1,0 +1,300 @@
+//! The CPU as a whole.
+
+use crate::mmu::Contexts;
+use crate::state::{SegReg, State, attention, cr0, cr4, efer, rflags};
+use crate::system::System;
+use egret_bus::{GuestRam, Phys};
+use egret_isa::flags::ARITH;
+use egret_isa::insn::{Ctx, Seg};
+use std::collections::BTreeMap;
+
+/// GDTR or IDTR.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableReg {
+    /// Linear base address.
+    pub base: u64,
+    /// Last valid offset.
+    pub limit: u16,
+}
+
+/// Model-specific registers that are plain storage for the CPU.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Msrs {
+    pub star: u64,
+    pub lstar: u64,
+    pub cstar: u64,
+    pub sfmask: u64,
+    pub kernel_gs_base: u64,
+    pub sysenter_cs: u64,
+    pub sysenter_esp: u64,
+    pub sysenter_eip: u64,
+    pub pat: u64,
+    pub tsc_aux: u64,
+    /// What is added to the system's time-stamp counter (IA32_TSC_ADJUST and writes to IA32_TSC).
+    pub tsc_offset: u64,
+    /// MTRRs and whatever else is kept as written, by number.
+    pub plain: BTreeMap<u32, u64>,
+}
+
+impl Default for Msrs {
+    fn default() -> Self {
+        Msrs {
+            star: 0,
+            lstar: 0,
+            cstar: 0,
+            sfmask: 0,
+            kernel_gs_base: 0,
+            sysenter_cs: 0,
+            sysenter_esp: 0,
+            sysenter_eip: 0,
+            pat: 0x0007_0406_0007_0406,
+            tsc_aux: 0,
+            tsc_offset: 0,
+            plain: BTreeMap::new(),
+        }
+    }
+}
+
+/// A virtual CPU with its connections to RAM and the machine.
+pub struct Cpu {
+    /// What compiled code works on.
+    pub state: Box<State>,
+    /// The machine.
+    pub system: Box<dyn System>,
+    /// Guest RAM.
+    pub ram: GuestRam,
+    /// CR0. Change it with [`Cpu::update_context`] after.
+    pub cr0: u64,
+    /// CR2.
+    pub cr2: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// IA32_EFER.
+    pub efer: u64,
+    /// Current privilege level.
+    pub cpl: u8,
+    /// DR0-DR7.
+    pub dr: [u64; 8],
+    /// GDTR.
+    pub gdtr: TableReg,
+    /// IDTR.
+    pub idtr: TableReg,
+    /// LDTR with its hidden part.
+    pub ldtr: SegReg,
+    /// TR with its hidden part.
+    pub tr: SegReg,
+    /// MSRs.
+    pub msr: Msrs,
+    /// The linear address of the last page fault, for CR2 when it is delivered.
+    pub fault_address: u64,
+    /// The PAE page-directory-pointer entries, loaded with CR3 (SDM Vol. 3, "PDPTE Registers").
+    pub pdpte: [u64; 4],
+    /// Instructions and MSRs that Egret does not know, by name: how often the guest tried.
+    pub unknown: BTreeMap<String, u64>,
+    pub(crate) contexts: Contexts,
+    pub(crate) code_pages: Vec<u64>,
+    pub(crate) code_writes: Vec<(Phys, u64)>,
+    pub(crate) ip_mask: u64,
+    /// A data breakpoint was hit by the instruction under way.
+    pub(crate) pending_debug: bool,
+}
+
+impl Cpu {
+    /// Most distinct names kept in [`Cpu::unknown`].
+    const UNKNOWN_LIMIT: usize = 1000;
+
+    /// A CPU in its reset state (SDM Vol. 3, "Processor State After Reset").
+    #[must_use]
+    pub fn new(ram: GuestRam, system: Box<dyn System>) -> Cpu {
+        let top = ram.regions().map(|(base, len)| base.0 + len).max().unwrap_or(0);
+        let mut cpu = Cpu {
+            state: Box::default(),
+            system,
+            ram,
+            cr0: 0,
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+            cpl: 0,
+            dr: [0; 8],
+            gdtr: TableReg::default(),
+            idtr: TableReg::default(),
+            ldtr: SegReg::new(0, 0, 0xffff, 0x82),
+            tr: SegReg::new(0, 0, 0xffff, 0x8b),
+            msr: Msrs::default(),
+            fault_address: 0,
+            pdpte: [0; 4],
+            unknown: BTreeMap::new(),
+            contexts: Contexts::default(),
+            code_pages: vec![0; usize::try_from(top.div_ceil(4096 * 64)).unwrap_or(0)],
+            code_writes: Vec::new(),
+            ip_mask: 0xffff_ffff,
+            pending_debug: false,
+        };
+        cpu.reset();
+        cpu
+    }
+
+    /// Puts the CPU into its power-on state.
+    pub fn reset(&mut self) {
+        let s = &mut *self.state;
+        s.gpr = [0; 16];
+        s.rip = 0xfff0;
+        s.system_flags = rflags::FIXED;
+        s.flags = crate::state::LazyFlags::word(0);
+        s.attention = 0;
+        s.mxcsr = 0x1f80;
+        s.xmm = [0; 16];
+        s.seg = [SegReg::real(0, 0xffff, 0x93); 6];
+        s.seg[Seg::Cs as usize] = SegReg::new(0xf000, 0xffff_0000, 0xffff, 0x9b);
+        self.cr0 = cr0::ET | cr0::NW | cr0::CD;
+        (self.cr2, self.cr3, self.cr4, self.efer, self.cpl) = (0, 0, 0, 0, 0);
+        self.dr = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400];
+        self.gdtr = TableReg { base: 0, limit: 0xffff };
+        self.idtr = TableReg { base: 0, limit: 0xffff };
+        self.ldtr = SegReg::new(0, 0, 0xffff, 0x82);
+        self.tr = SegReg::new(0, 0, 0xffff, 0x8b);
+        self.msr = Msrs::default();
+        self.flush_tlb();
+        self.update_context();
+    }
+
+    /// RFLAGS.
+    #[must_use]
+    pub fn rflags(&self) -> u64 {
+        self.state.rflags()
+    }
+
+    /// Replaces RFLAGS; reserved bits take their fixed values. Re-derives what depends on it.
+    pub fn set_rflags(&mut self, value: u64) {
+        const SYSTEM: u64 = rflags::TF
+            | rflags::IF
+            | rflags::DF
+            | rflags::IOPL
+            | rflags::NT
+            | rflags::RF
+            | rflags::VM
+            | rflags::AC
+            | rflags::VIF
+            | rflags::VIP
+            | rflags::ID;
+        let old = self.state.system_flags;
+        self.state.flags = crate::state::LazyFlags::word(value as u32 & ARITH);
+        self.state.system_flags = value & SYSTEM | rflags::FIXED;
+        let changed = old ^ self.state.system_flags;
+        if changed & (rflags::VM | rflags::AC) != 0 {
+            self.update_context();
+        }
+        if changed & (rflags::TF | rflags::RF) != 0 {
+            self.update_step_attention();
+        }
+        if changed & rflags::IF != 0 {
+            self.state.attention |= attention::INTERRUPT;
+        }
+    }
+
+    /// A flag of the system part of RFLAGS.
+    #[inline]
+    #[must_use]
+    pub fn flag(&self, bit: u64) -> bool {
+        self.state.system_flags & bit != 0
+    }
+
+    /// Whether the CPU is in long mode (64-bit or compatibility).
+    #[must_use]
+    pub fn long_mode(&self) -> bool {
+        self.efer & efer::LMA != 0
+    }
+
+    /// Whether the CPU runs 64-bit code.
+    #[must_use]
+    pub fn code64(&self) -> bool {
+        self.state.ctx.mode() == egret_isa::Mode::M64
+    }
+
+    /// Real mode: no protection at all.
+    #[must_use]
+    pub fn real_mode(&self) -> bool {
+        self.cr0 & cr0::PE == 0
+    }
+
+    /// Virtual-8086 mode.
+    #[must_use]
+    pub fn v86(&self) -> bool {
+        self.flag(rflags::VM)
+    }
+
+    /// Recomputes [`State::ctx`], the TLB key and the instruction pointer's width. To be called after any change of CS, SS
+    /// or another everyday segment, CR0, CR4, EFER, MXCSR's masks, CPL, RFLAGS.VM or RFLAGS.AC.
+    pub fn update_context(&mut self) {
+        let s = &*self.state;
+        let cs = &s.seg[Seg::Cs as usize];
+        let mut ctx = if self.long_mode() && cs.attr & SegReg::L != 0 {
+            2 | Ctx::FLAT
+        } else if cs.attr & SegReg::DB != 0 {
+            1
+        } else {
+            0
+        };
+        let mut set = |on: bool, bit: u32| ctx |= if on { bit } else { 0 };
+        let off = self.cr0 & (cr0::EM | cr0::TS) != 0;
+        set(s.seg[Seg::Ss as usize].attr & SegReg::DB != 0, Ctx::SS32);
+        set(s.flat(), Ctx::FLAT);
+        set(!off, Ctx::X87 | Ctx::MMX);
+        set(!off && self.cr4 & cr4::OSFXSR != 0, Ctx::SSE);
+        set(s.mxcsr & 0x1f80 == 0x1f80, Ctx::FP_MASKED);
+        set(self.cr0 & cr0::PE != 0, Ctx::PE);
+        set(self.v86(), Ctx::V86);
+        set(self.cpl == 3, Ctx::USER);
+        self.state.ctx = Ctx(ctx);
+        self.ip_mask = match ctx & 3 {
+            2 => u64::MAX,
+            // Also for 16-bit code: a 32-bit operand size branches beyond 64 KiB, and faults there by the limit.
+            _ => 0xffff_ffff,
+        };
+        self.update_tlb_key();
+    }
+
+    /// Recomputes [`attention::STEP`] from TF and DR7.
+    pub fn update_step_attention(&mut self) {
+        let step = self.flag(rflags::TF) || self.dr[7] & 0xff != 0;
+        if step {
+            self.state.attention |= attention::STEP;
+        } else {
+            self.state.attention &= !attention::STEP;
+        }
+        self.update_tlb_key();
+    }
+
+    /// Whether data breakpoints are armed: then no data access may take the TLB's fast path.
+    pub(crate) fn data_breakpoints(&self) -> bool {
+        (0..4).any(|n| self.dr[7] >> (2 * n) & 3 != 0 && self.dr[7] >> (16 + 4 * n) & 3 != 0)
+    }
+
+    /// Counts an instruction, register or MSR that Egret does not know.
+    pub fn count_unknown(&mut self, what: &str) {
+        if let Some(n) = self.unknown.get_mut(what) {
+            *n = n.saturating_add(1);
+        } else if self.unknown.len() < Self::UNKNOWN_LIMIT {
+            self.unknown.insert(what.to_owned(), 1);
+        }
+    }
+
+    /// General register `r`, all 64 bits.
+    #[inline]
+    #[must_use]
+    pub fn gpr(&self, r: usize) -> u64 {
+        self.state.gpr[r & 15]
+    }
+
+    /// The linear address of the next instruction.
+    #[inline]
+    #[must_use]
+    pub fn linear_ip(&self) -> u64 {
+        if self.code64() { self.state.rip } else { self.state.seg[Seg::Cs as usize].base.wrapping_add(self.state.rip) & 0xffff_ffff }
+    }
+}

@@ -1,0 +1,55 @@
+//! What is too rare or too stateful for ops: the CPU's own functions, by mnemonic. Both tiers run these same functions.
+
+use crate::Cpu;
+use crate::fault::Fault;
+use egret_isa::emit::{Emit, Unit};
+use egret_isa::insn::Insn;
+use egret_isa::sem;
+
+/// One mnemonic's function. As in semantics, `state.rip` is already the next instruction's; on a fault the caller
+/// puts it and RSP back.
+pub type Function = fn(&mut Cpu, &Insn) -> Result<(), Fault>;
+
+/// The function for an instruction that [`egret_isa::sem`] has no ops for.
+#[must_use]
+pub fn lookup(_i: &Insn) -> Function {
+    invalid
+}
+
+/// How the interpreter runs an instruction: its semantics on the CPU, or the CPU's function.
+#[must_use]
+pub fn handler(i: &Insn) -> Function {
+    sem::lookup::<Cpu>(i).unwrap_or_else(|| lookup(i))
+}
+
+/// An encoding that means nothing: #UD. It is counted by name when it is one that iced knows and Egret does not.
+fn invalid(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    if i.code != iced_x86::Code::INVALID {
+        cpu.count_unknown(&format!("{:?}", i.code));
+    }
+    Err(Fault::UD)
+}
+
+impl Cpu {
+    /// What a switched-off unit raises (SDM Vol. 3, "Control Registers", EM and TS; table "Action Taken By FPU Instructions...").
+    #[cold]
+    pub(crate) fn unit_off(&self, unit: Unit) -> Fault {
+        use crate::state::{cr0, cr4};
+        match unit {
+            Unit::X87 => Fault::NM,
+            Unit::Mmx if self.cr0 & cr0::EM != 0 => Fault::UD,
+            Unit::Sse if self.cr0 & cr0::EM != 0 || self.cr4 & cr4::OSFXSR == 0 => Fault::UD,
+            Unit::Mmx | Unit::Sse => Fault::NM,
+        }
+    }
+
+    /// Raises #GP(0) unless CPL is 0.
+    pub(crate) fn privileged(&self) -> Result<(), Fault> {
+        if self.cpl == 0 { Ok(()) } else { Err(Fault::GP0) }
+    }
+
+    /// Raises what a switched-off unit raises.
+    pub(crate) fn need(&mut self, unit: Unit) -> Result<(), Fault> {
+        self.require(unit)
+    }
+}

@@ -1,0 +1,397 @@
+//! Tier 0: runs cached decoded blocks. Also the precise fallback of the other tiers.
+
+use crate::Cpu;
+use crate::engine::{Engine, Exit};
+use crate::fault::Fault;
+use crate::functions::{self, Function};
+use crate::state::attention;
+use egret_bus::Phys;
+use egret_isa::decode::{self, Decoded};
+use egret_isa::insn::{Ctx, Insn};
+use egret_isa::sem;
+use rustc_hash::FxHashMap;
+
+/// An instruction with the function that runs it.
+pub struct Step {
+    run: Function,
+    /// The instruction.
+    pub insn: Insn,
+}
+
+/// A decoded straight run of instructions within a page; only its last may reach into the next page.
+pub struct Block {
+    /// Physical address of the first byte.
+    pub phys: u64,
+    /// The context it was decoded in.
+    pub ctx: Ctx,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// When the last instruction crosses into the next page: that page's physical address.
+    pub second: Option<u64>,
+    /// How often it was entered.
+    pub hits: u32,
+    /// Its instructions.
+    pub steps: Box<[Step]>,
+    alive: bool,
+}
+
+/// Most instructions in a block.
+const MAX_STEPS: usize = 64;
+const FAST: usize = 1 << 14;
+/// When this many blocks exist all are dropped; bounds memory on guests that generate code for ever.
+const MAX_BLOCKS: usize = 1 << 18;
+
+#[derive(Clone, Copy)]
+struct FastEntry {
+    phys: u64,
+    ctx: Ctx,
+    block: u32,
+}
+
+const NOWHERE: FastEntry = FastEntry { phys: u64::MAX, ctx: Ctx(u32::MAX), block: 0 };
+
+/// The interpreter: a cache of decoded blocks and the loop over it.
+pub struct Interp {
+    blocks: Vec<Block>,
+    map: FxHashMap<(u64, Ctx), u32>,
+    by_page: FxHashMap<u64, Vec<u32>>,
+    fast: Vec<FastEntry>,
+    /// Instructions run, by this interpreter.
+    pub retired: u64,
+}
+
+impl Default for Interp {
+    fn default() -> Self {
+        Interp { blocks: Vec::new(), map: FxHashMap::default(), by_page: FxHashMap::default(), fast: vec![NOWHERE; FAST], retired: 0 }
+    }
+}
+
+/// What the block loop should do next.
+pub enum Next {
+    /// Go on with the next block.
+    Go,
+    /// Leave the engine.
+    Leave(Exit),
+}
+
+impl Interp {
+    /// Runs blocks until the budget is used up or the machine is needed.
+    pub fn run(&mut self, cpu: &mut Cpu) -> Exit {
+        loop {
+            if cpu.state.budget <= 0 {
+                return Exit::Budget;
+            }
+            if cpu.state.attention != 0
+                && let Next::Leave(exit) = self.attend(cpu)
+            {
+                return exit;
+            }
+            self.run_block(cpu);
+        }
+    }
+
+    /// Deals with [`attention`] bits at an instruction boundary: interrupts, halts, single steps, code writes.
+    pub fn attend(&mut self, cpu: &mut Cpu) -> Next {
+        let bits = cpu.state.attention;
+        if bits & attention::CODE_WRITE != 0 {
+            self.drop_written(cpu);
+        }
+        if bits & attention::SHUTDOWN != 0 {
+            return Next::Leave(Exit::Shutdown);
+        }
+        if bits & attention::YIELD != 0 {
+            cpu.state.attention &= !attention::YIELD;
+            return Next::Leave(Exit::Yield);
+        }
+        if bits & attention::SHADOW != 0 {
+            cpu.state.attention &= !attention::SHADOW;
+            self.step(cpu);
+            return Next::Go;
+        }
+        if bits & attention::INTERRUPT != 0 {
+            cpu.state.attention &= !attention::INTERRUPT;
+            cpu.take_interrupt();
+        }
+        if cpu.state.attention & attention::HALTED != 0 {
+            return Next::Leave(Exit::Halt);
+        }
+        if cpu.state.attention & attention::STEP != 0 {
+            self.step(cpu);
+        }
+        Next::Go
+    }
+
+    /// Runs the block at the instruction pointer.
+    pub fn run_block(&mut self, cpu: &mut Cpu) {
+        match self.find(cpu) {
+            Ok(n) => self.execute(cpu, n),
+            Err(fault) => {
+                cpu.state.budget -= 1;
+                cpu.raise(fault);
+            }
+        }
+    }
+
+    /// Runs exactly one instruction (one iteration of a REP), with single-step and breakpoint semantics.
+    pub fn step(&mut self, cpu: &mut Cpu) {
+        cpu.state.budget -= 1;
+        self.retired += 1;
+        if cpu.instruction_breakpoint() {
+            return;
+        }
+        let trap = cpu.flag(crate::state::rflags::TF);
+        let result = self.decode_one(cpu).and_then(|insn| run_insn(cpu, functions::handler(&insn), &insn));
+        match result {
+            Ok(()) => cpu.after_step(trap),
+            Err(fault) => cpu.raise(fault),
+        }
+        if cpu.state.attention & attention::CODE_WRITE != 0 {
+            self.drop_written(cpu);
+        }
+    }
+
+    fn execute(&mut self, cpu: &mut Cpu, n: u32) {
+        let Some(block) = self.blocks.get_mut(n as usize) else { return };
+        block.hits = block.hits.saturating_add(1);
+        let count = block.steps.len();
+        cpu.state.budget -= count as i64;
+        for (at, step) in block.steps.iter().enumerate() {
+            let result = run_insn(cpu, step.run, &step.insn);
+            if result.is_err() || cpu.state.attention & attention::CODE_WRITE != 0 {
+                let left = count - 1 - at;
+                cpu.state.budget += left as i64;
+                self.retired += (count - left) as u64;
+                if let Err(fault) = result {
+                    cpu.raise(fault);
+                }
+                return;
+            }
+        }
+        self.retired += count as u64;
+    }
+
+    /// The block at the instruction pointer, decoded if need be.
+    pub fn find(&mut self, cpu: &mut Cpu) -> Result<u32, Fault> {
+        let linear = cpu.linear_ip();
+        let phys = cpu.fetch_address(linear)?;
+        let ctx = cpu.state.ctx;
+        let slot = &self.fast[fast_index(phys)];
+        if slot.phys == phys && slot.ctx == ctx {
+            return Ok(slot.block);
+        }
+        self.find_slow(cpu, linear, phys, ctx)
+    }
+
+    /// A block by number.
+    #[must_use]
+    pub fn block(&self, n: u32) -> Option<&Block> {
+        self.blocks.get(n as usize)
+    }
+
+    #[cold]
+    fn find_slow(&mut self, cpu: &mut Cpu, linear: u64, phys: u64, ctx: Ctx) -> Result<u32, Fault> {
+        let known = self.map.get(&(phys, ctx)).copied();
+        let block = match known.and_then(|n| self.blocks.get(n as usize).map(|b| (n, b.second))) {
+            Some((n, None)) => n,
+            Some((n, Some(second))) => {
+                // The part in the next page may be mapped elsewhere by now; such blocks are checked every time.
+                let next = (linear | 0xfff).wrapping_add(1);
+                if cpu.fetch_address(next)? == second {
+                    return Ok(n);
+                }
+                self.kill(n);
+                self.build(cpu, linear, phys, ctx)?
+            }
+            None => self.build(cpu, linear, phys, ctx)?,
+        };
+        if self.blocks[block as usize].second.is_none() {
+            self.fast[fast_index(phys)] = FastEntry { phys, ctx, block };
+        }
+        Ok(block)
+    }
+
+    fn build(&mut self, cpu: &mut Cpu, linear: u64, phys: u64, ctx: Ctx) -> Result<u32, Fault> {
+        if self.blocks.len() >= MAX_BLOCKS {
+            self.clear(cpu);
+        }
+        let mut steps: Vec<Step> = Vec::new();
+        let (mut bytes, mut second) = (0u64, None);
+        let room = 0x1000 - (phys & 0xfff);
+        let cs = cpu.state.seg[1];
+        while steps.len() < MAX_STEPS && bytes < room {
+            let decoded = fetch_insn(cpu, linear.wrapping_add(bytes));
+            let (insn, crossed) = match decoded {
+                Ok(x) => x,
+                Err(fault) if steps.is_empty() => return Err(fault),
+                // The fault comes when the instruction is reached, as a block of its own.
+                Err(_) => break,
+            };
+            let end_ip = cpu.state.rip.wrapping_add(bytes).wrapping_add(u64::from(insn.len) - 1);
+            if !cpu.code64() && end_ip > u64::from(cs.limit) {
+                if steps.is_empty() {
+                    return Err(Fault::GP0);
+                }
+                break;
+            }
+            if crossed.is_some() && !steps.is_empty() {
+                break;
+            }
+            second = crossed;
+            bytes += u64::from(insn.len);
+            let ends = sem::ends_block(&insn);
+            steps.push(Step { run: functions::handler(&insn), insn });
+            if ends || second.is_some() {
+                break;
+            }
+        }
+        Ok(self.insert(cpu, Block { phys, ctx, bytes, second, hits: 0, steps: steps.into(), alive: true }))
+    }
+
+    fn insert(&mut self, cpu: &mut Cpu, block: Block) -> u32 {
+        let n = self.blocks.len() as u32;
+        cpu.mark_code(block.phys);
+        self.by_page.entry(block.phys >> 12).or_default().push(n);
+        if let Some(second) = block.second {
+            cpu.mark_code(second);
+            self.by_page.entry(second >> 12).or_default().push(n);
+        }
+        self.map.insert((block.phys, block.ctx), n);
+        self.blocks.push(block);
+        n
+    }
+
+    fn kill(&mut self, n: u32) {
+        if let Some(b) = self.blocks.get_mut(n as usize) {
+            b.alive = false;
+            let key = (b.phys, b.ctx);
+            if self.map.get(&key) == Some(&n) {
+                self.map.remove(&key);
+            }
+            let slot = &mut self.fast[fast_index(key.0)];
+            if slot.block == n {
+                *slot = NOWHERE;
+            }
+        }
+    }
+
+    /// Drops the blocks that recorded writes touched; a page left without blocks takes fast writes again. Returns the writes.
+    pub fn drop_written(&mut self, cpu: &mut Cpu) -> Vec<(Phys, u64)> {
+        let writes = cpu.take_code_writes();
+        for &(at, len) in &writes {
+            self.drop_range(cpu, at.0, len);
+        }
+        writes
+    }
+
+    fn drop_range(&mut self, cpu: &mut Cpu, at: u64, len: u64) {
+        let Some(list) = self.by_page.get(&(at >> 12)) else {
+            cpu.unmark_code(at);
+            return;
+        };
+        let hit = |b: &Block| {
+            let in_first = at < b.phys + b.bytes && b.phys < at + len;
+            let in_second = b.second.is_some_and(|s| at >> 12 == s >> 12 && at & 0xfff < (b.phys + b.bytes) & 0xfff);
+            in_first || in_second
+        };
+        let (dead, rest): (Vec<u32>, Vec<u32>) =
+            list.iter().partition(|n| self.blocks.get(**n as usize).is_none_or(|b| !b.alive || hit(b)));
+        for n in dead {
+            self.kill(n);
+        }
+        if rest.is_empty() {
+            self.by_page.remove(&(at >> 12));
+            cpu.unmark_code(at);
+        } else {
+            self.by_page.insert(at >> 12, rest);
+        }
+    }
+
+    /// Forgets every block.
+    pub fn clear(&mut self, cpu: &mut Cpu) {
+        for frame in self.by_page.keys() {
+            cpu.unmark_code(frame << 12);
+        }
+        self.blocks.clear();
+        self.map.clear();
+        self.by_page.clear();
+        self.fast.fill(NOWHERE);
+    }
+
+    fn decode_one(&mut self, cpu: &mut Cpu) -> Result<Insn, Fault> {
+        let linear = cpu.linear_ip();
+        let (insn, _) = fetch_insn(cpu, linear)?;
+        let end = cpu.state.rip.wrapping_add(u64::from(insn.len) - 1);
+        if !cpu.code64() && end > u64::from(cpu.state.seg[1].limit) {
+            return Err(Fault::GP0);
+        }
+        Ok(insn)
+    }
+}
+
+/// Runs one instruction; on a fault the instruction pointer and the stack pointer are what they were before it.
+#[inline(always)]
+fn run_insn(cpu: &mut Cpu, run: Function, insn: &Insn) -> Result<(), Fault> {
+    let (rip, rsp) = (cpu.state.rip, cpu.state.gpr[4]);
+    cpu.state.rip = rip.wrapping_add(insn.len.into()) & cpu.ip_mask;
+    let result = run(cpu, insn);
+    if result.is_err() {
+        cpu.state.rip = rip;
+        cpu.state.gpr[4] = rsp;
+    }
+    result
+}
+
+fn fast_index(phys: u64) -> usize {
+    ((phys ^ phys >> 14) as usize) & (FAST - 1)
+}
+
+/// Decodes the instruction at a linear address; also the physical address of the next page when it reaches into it.
+pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64) -> Result<(Insn, Option<u64>), Fault> {
+    let ctx = cpu.state.ctx;
+    let phys = cpu.fetch_address(linear)?;
+    let room = (0x1000 - (phys & 0xfff)).min(decode::MAX_LEN as u64) as usize;
+    let mut bytes = [0u8; decode::MAX_LEN];
+    read_code(cpu, phys, &mut bytes[..room]);
+    match decode::decode(&bytes[..room], ctx, decode::DEFAULT_OPTIONS) {
+        Decoded::Insn(i) => return Ok((i, None)),
+        Decoded::TooLong => return Err(Fault::GP0),
+        Decoded::NeedMore => {}
+    }
+    let mut next = linear.wrapping_add(room as u64);
+    if !cpu.code64() {
+        next &= 0xffff_ffff;
+    }
+    let second = cpu.fetch_address(next)?;
+    read_code(cpu, second, &mut bytes[room..]);
+    match decode::decode(&bytes, ctx, decode::DEFAULT_OPTIONS) {
+        Decoded::Insn(i) => Ok((i, Some(second))),
+        Decoded::TooLong | Decoded::NeedMore => Err(Fault::GP0),
+    }
+}
+
+/// Code bytes from RAM, or byte by byte from a device.
+fn read_code(cpu: &mut Cpu, phys: u64, out: &mut [u8]) {
+    if !cpu.ram.read(Phys(phys), out) {
+        for (n, b) in out.iter_mut().enumerate() {
+            *b = cpu.read_phys(phys + n as u64, 1) as u8;
+        }
+    }
+}
+
+impl Engine for Interp {
+    fn name(&self) -> &'static str {
+        "interp"
+    }
+
+    fn run(&mut self, cpu: &mut Cpu) -> Exit {
+        Interp::run(self, cpu)
+    }
+
+    fn flush(&mut self, cpu: &mut Cpu) {
+        self.clear(cpu);
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        vec![("interp.instructions", self.retired), ("interp.blocks", self.blocks.len() as u64)]
+    }
+}

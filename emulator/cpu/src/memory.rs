@@ -1,0 +1,400 @@
+//! Memory accesses: the TLB's fast path, and the slow path behind it that walks page tables, splits accesses that cross
+//! pages, reaches MMIO and notices writes to translated code.
+//!
+//! The one place of this crate with `unsafe` code: a TLB hit yields a host address.
+#![allow(unsafe_code)]
+
+use crate::Cpu;
+use crate::fault::Fault;
+use crate::mmu::Access;
+use crate::state::attention;
+use crate::tlb::{self, Entry};
+use egret_bus::{Phys, host_load, host_store};
+use egret_isa::insn::{Mode, Seg};
+
+/// Where the bytes of an access are: one piece, or two when it crosses a page. `len` bytes are in the first.
+#[derive(Clone, Copy)]
+struct Pieces {
+    first: u64,
+    second: u64,
+    len: u8,
+}
+
+impl Cpu {
+    /// The linear address of `size` bytes at `seg:offset`, checked against the segment.
+    #[inline(always)]
+    pub(crate) fn linear(&mut self, seg: Seg, offset: u64, size: u64, write: bool) -> Result<u64, Fault> {
+        if self.code64() {
+            return Ok(if (seg as u8) >= Seg::Fs as u8 { self.state.seg[seg as usize].base.wrapping_add(offset) } else { offset });
+        }
+        let s = &self.state.seg[seg as usize];
+        let end = if write { s.write_end } else { s.read_end };
+        if offset.wrapping_add(size) > end || offset > 0xffff_ffff {
+            self.check_segment(seg, offset, size, write)?;
+        }
+        Ok(self.state.seg[seg as usize].base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    /// The full segment check (SDM Vol. 3, "Limit Checking", "Type Checking").
+    #[cold]
+    #[inline(never)]
+    fn check_segment(&mut self, seg: Seg, offset: u64, size: u64, write: bool) -> Result<(), Fault> {
+        use crate::state::SegReg as S;
+        let s = &self.state.seg[seg as usize];
+        let fault = if seg == Seg::Ss { Fault::SS0 } else { Fault::GP0 };
+        let typed = if s.is_code() { !write && s.attr & S::WRITABLE != 0 } else { !write || s.attr & S::WRITABLE != 0 };
+        if !s.present() {
+            return Err(fault);
+        }
+        if !typed && !self.real_mode() && !self.v86() {
+            return Err(Fault::GP0);
+        }
+        let last = offset + (size - 1);
+        let inside = if !s.is_code() && s.attr & S::DOWN != 0 {
+            let top = if s.attr & S::DB != 0 { 0xffff_ffff } else { 0xffff };
+            offset > u64::from(s.limit) && last <= top
+        } else {
+            last <= u64::from(s.limit)
+        };
+        if inside { Ok(()) } else { Err(fault) }
+    }
+
+    /// Reads `size` (1, 2, 4, 8) bytes at `seg:offset`.
+    #[inline(always)]
+    pub fn read(&mut self, seg: Seg, offset: u64, size: u8) -> Result<u64, Fault> {
+        let linear = self.linear(seg, offset, size.into(), false)?;
+        self.read_linear(seg, linear, size)
+    }
+
+    /// Writes `size` bytes at `seg:offset`.
+    #[inline(always)]
+    pub fn write(&mut self, seg: Seg, offset: u64, size: u8, value: u64) -> Result<(), Fault> {
+        let linear = self.linear(seg, offset, size.into(), true)?;
+        self.write_linear(seg, linear, size, value)
+    }
+
+    #[inline(always)]
+    fn hit(&self, entry: &Entry, linear: u64, size: u8) -> Option<*mut u8> {
+        // The tag of the last byte's page must match the entry of the first's: an access that crosses a page misses.
+        let last = linear.wrapping_add(u64::from(size) - 1);
+        (entry.tag == last & !0xfff | self.state.tlb_key).then(|| linear.wrapping_add(entry.addend) as *mut u8)
+    }
+
+    /// Reads at a linear address with the current privilege; `seg` decides between #GP and #SS for a non-canonical one.
+    #[inline(always)]
+    pub fn read_linear(&mut self, seg: Seg, linear: u64, size: u8) -> Result<u64, Fault> {
+        match self.hit(&self.state.tlb.read[tlb::index(linear)], linear, size) {
+            // SAFETY: a matching entry was made by `fill` from `GuestRam::host` for the whole page, the access lies in
+            // that page, and the RAM lives as long as the CPU.
+            Some(host) => Ok(unsafe { host_load(host, size) }),
+            None => self.read_slow(seg, linear, size),
+        }
+    }
+
+    /// Writes at a linear address with the current privilege.
+    #[inline(always)]
+    pub fn write_linear(&mut self, seg: Seg, linear: u64, size: u8, value: u64) -> Result<(), Fault> {
+        match self.hit(&self.state.tlb.write[tlb::index(linear)], linear, size) {
+            Some(host) => {
+                // SAFETY: as in `read_linear`; write entries exist only for pages the guest may write.
+                unsafe { host_store(host, size, value) };
+                Ok(())
+            }
+            None => self.write_slow(seg, linear, size, value),
+        }
+    }
+
+    fn canonical(&self, seg: Seg, linear: u64, size: u8) -> Result<(), Fault> {
+        if !self.long_mode() {
+            return Ok(());
+        }
+        let last = linear.wrapping_add(u64::from(size) - 1);
+        let ok = |a: u64| (a as i64) << 16 >> 16 == a as i64;
+        if ok(linear) && ok(last) { Ok(()) } else { Err(if seg == Seg::Ss { Fault::SS0 } else { Fault::GP0 }) }
+    }
+
+    /// Translates all pages of an access before any byte moves.
+    fn pieces(&mut self, seg: Seg, linear: u64, size: u8, access: Access) -> Result<Pieces, Fault> {
+        self.canonical(seg, linear, size)?;
+        let user = self.user();
+        let room = 0x1000 - (linear & 0xfff);
+        let first = self.translate(linear, access, user)?;
+        self.fill(linear, first.phys, access);
+        self.note_large(linear, first.bits);
+        if u64::from(size) <= room {
+            return Ok(Pieces { first: first.phys, second: 0, len: size });
+        }
+        let next = self.wrap_linear(linear.wrapping_add(room));
+        let second = self.translate(next, access, user)?;
+        Ok(Pieces { first: first.phys, second: second.phys, len: room as u8 })
+    }
+
+    fn wrap_linear(&self, linear: u64) -> u64 {
+        if self.long_mode() && self.code64() { linear } else { linear & 0xffff_ffff }
+    }
+
+    /// Enters a translation into the array of its access, unless the page must keep taking the slow path.
+    fn fill(&mut self, linear: u64, phys: u64, access: Access) {
+        let page = phys & !0xfff;
+        let tag = linear & !0xfff | self.state.tlb_key;
+        let at = tlb::index(linear);
+        if access == Access::Fetch {
+            self.state.tlb.fetch[at] = Entry { tag, addend: page.wrapping_sub(linear & !0xfff) };
+            return;
+        }
+        if self.data_breakpoints() || (access == Access::Write && self.has_code(page)) {
+            return;
+        }
+        if let Some(host) = self.ram.host(Phys(page), 0x1000) {
+            let entry = Entry { tag, addend: (host as u64).wrapping_sub(linear & !0xfff) };
+            match access {
+                Access::Write => self.state.tlb.write[at] = entry,
+                _ => self.state.tlb.read[at] = entry,
+            }
+        }
+    }
+
+    /// A read that missed the TLB: page walk, page crossing, MMIO.
+    #[cold]
+    #[inline(never)]
+    pub fn read_slow(&mut self, seg: Seg, linear: u64, size: u8) -> Result<u64, Fault> {
+        let p = self.pieces(seg, linear, size, Access::Read)?;
+        self.watch(linear, size, false);
+        if p.len == size {
+            return Ok(self.read_phys(p.first, size));
+        }
+        let low = (0..p.len).fold(0, |v, n| v | self.read_phys(p.first + u64::from(n), 1) << (8 * n));
+        Ok((p.len..size).fold(low, |v, n| v | self.read_phys(p.second + u64::from(n - p.len), 1) << (8 * n)))
+    }
+
+    /// A write that missed the TLB.
+    #[cold]
+    #[inline(never)]
+    pub fn write_slow(&mut self, seg: Seg, linear: u64, size: u8, value: u64) -> Result<(), Fault> {
+        let p = self.pieces(seg, linear, size, Access::Write)?;
+        self.watch(linear, size, true);
+        if p.len == size {
+            self.write_phys(p.first, size, value);
+            return Ok(());
+        }
+        for n in 0..p.len {
+            self.write_phys(p.first + u64::from(n), 1, value >> (8 * n));
+        }
+        for n in p.len..size {
+            self.write_phys(p.second + u64::from(n - p.len), 1, value >> (8 * n));
+        }
+        Ok(())
+    }
+
+    /// Checks that `size` bytes at `seg:offset` can be written, without writing.
+    pub fn probe_write(&mut self, seg: Seg, offset: u64, size: u8) -> Result<(), Fault> {
+        let linear = self.linear(seg, offset, size.into(), true)?;
+        if self.hit(&self.state.tlb.write[tlb::index(linear)], linear, size).is_none() {
+            self.pieces(seg, linear, size, Access::Write)?;
+        }
+        Ok(())
+    }
+
+    /// The physical address of one byte at a linear address for data, with the current privilege.
+    pub fn translate_data(&mut self, seg: Seg, linear: u64, write: bool) -> Result<u64, Fault> {
+        let access = if write { Access::Write } else { Access::Read };
+        Ok(self.pieces(seg, linear, 1, access)?.first)
+    }
+
+    /// The host address of the rest of the page from a linear address on, when it is plain RAM that the fast path may
+    /// use now; the length is up to the page's end. For bulk moves.
+    pub(crate) fn bulk(&mut self, seg: Seg, linear: u64, write: bool) -> Result<Option<(*mut u8, usize)>, Fault> {
+        let at = tlb::index(linear);
+        let entry = |c: &Cpu| if write { c.state.tlb.write[at] } else { c.state.tlb.read[at] };
+        let mut host = self.hit(&entry(self), linear, 1);
+        if host.is_none() {
+            self.translate_data(seg, linear, write)?;
+            host = self.hit(&entry(self), linear, 1);
+        }
+        Ok(host.map(|h| (h, 0x1000 - (linear as usize & 0xfff))))
+    }
+
+    /// Reads physical memory: RAM or a device.
+    pub fn read_phys(&mut self, phys: u64, size: u8) -> u64 {
+        match self.ram.load(Phys(phys), size) {
+            Some(v) => v,
+            None => {
+                let v = self.system.mmio_read(Phys(phys), size);
+                self.after_io();
+                v
+            }
+        }
+    }
+
+    /// Writes physical memory: RAM (noticing translated code) or a device.
+    pub fn write_phys(&mut self, phys: u64, size: u8, value: u64) {
+        if self.ram.store(Phys(phys), size, value) {
+            if self.has_code(phys) {
+                self.note_code_write(phys, size.into());
+            }
+        } else {
+            self.system.mmio_write(Phys(phys), size, value);
+            self.after_io();
+        }
+    }
+
+    /// After a device was touched: lines may have changed, and it may want the run loop.
+    pub fn after_io(&mut self) {
+        self.state.attention |= attention::INTERRUPT;
+        if self.system.wants_attention() {
+            self.state.attention |= attention::YIELD;
+        }
+    }
+
+    /// Reads memory with supervisor rights whatever the CPL: descriptor tables, TSS.
+    pub fn read_system(&mut self, linear: u64, size: u8) -> Result<u64, Fault> {
+        self.system_access(linear, size, |cpu, l| cpu.read_linear(Seg::Ds, l, size))
+    }
+
+    /// Writes memory with supervisor rights whatever the CPL.
+    pub fn write_system(&mut self, linear: u64, size: u8, value: u64) -> Result<(), Fault> {
+        self.system_access(linear, size, |cpu, l| cpu.write_linear(Seg::Ds, l, size, value))
+    }
+
+    fn system_access<T>(&mut self, linear: u64, _size: u8, f: impl FnOnce(&mut Cpu, u64) -> Result<T, Fault>) -> Result<T, Fault> {
+        let linear = if self.long_mode() { linear } else { linear & 0xffff_ffff };
+        if self.cpl != 3 {
+            return f(self, linear);
+        }
+        let (cpl, key) = (self.cpl, self.state.tlb_key);
+        // Implicit supervisor accesses never pass SMAP; `cpl` 2 has supervisor rights and AC must not count.
+        let ac = self.state.system_flags & crate::state::rflags::AC;
+        self.state.system_flags &= !crate::state::rflags::AC;
+        self.cpl = 0;
+        self.update_tlb_key();
+        let result = f(self, linear);
+        self.cpl = cpl;
+        self.state.system_flags |= ac;
+        self.state.tlb_key = key;
+        result
+    }
+
+    /// The physical address of the instruction byte at a linear address.
+    #[inline(always)]
+    pub(crate) fn fetch_address(&mut self, linear: u64) -> Result<u64, Fault> {
+        let entry = &self.state.tlb.fetch[tlb::index(linear)];
+        if entry.tag == linear & !0xfff | self.state.tlb_key {
+            return Ok(linear.wrapping_add(entry.addend));
+        }
+        Ok(self.pieces(Seg::Cs, linear, 1, Access::Fetch)?.first)
+    }
+
+    /// Whether a physical page has translated code in it.
+    #[inline]
+    pub(crate) fn has_code(&self, phys: u64) -> bool {
+        let frame = phys >> 12;
+        self.code_pages.get((frame >> 6) as usize).is_some_and(|w| w >> (frame & 63) & 1 != 0)
+    }
+
+    /// Marks a physical page as holding translated code: writes to it take the slow path from now on.
+    pub fn mark_code(&mut self, phys: u64) {
+        let frame = phys >> 12;
+        if self.has_code(phys) {
+            return;
+        }
+        if let Some(w) = self.code_pages.get_mut((frame >> 6) as usize) {
+            *w |= 1 << (frame & 63);
+            if let Some(host) = self.ram.host(Phys(phys & !0xfff), 0x1000) {
+                self.state.tlb.clear_writes_to(host as u64);
+            }
+        }
+    }
+
+    /// Forgets that a physical page holds translated code.
+    pub fn unmark_code(&mut self, phys: u64) {
+        let frame = phys >> 12;
+        if let Some(w) = self.code_pages.get_mut((frame >> 6) as usize) {
+            *w &= !(1 << (frame & 63));
+        }
+    }
+
+    fn note_code_write(&mut self, phys: u64, len: u64) {
+        self.code_writes.push((Phys(phys), len));
+        self.state.attention |= attention::CODE_WRITE;
+    }
+
+    /// The writes that hit pages with translated code since the last call: (address, length in bytes).
+    pub fn take_code_writes(&mut self) -> Vec<(Phys, u64)> {
+        self.state.attention &= !attention::CODE_WRITE;
+        std::mem::take(&mut self.code_writes)
+    }
+
+    /// Whether a write at a linear address would hit translated code; only asked on the slow path.
+    pub fn would_write_code(&mut self, seg: Seg, linear: u64, size: u8) -> Result<bool, Fault> {
+        let p = self.pieces(seg, linear, size, Access::Write)?;
+        Ok(self.has_code(p.first) || (p.len != size && self.has_code(p.second)))
+    }
+
+    /// Reports a data breakpoint hit in DR6; the #DB comes after the instruction.
+    fn watch(&mut self, linear: u64, size: u8, write: bool) {
+        if !self.data_breakpoints() {
+            return;
+        }
+        for n in 0..4 {
+            let control = self.dr[7] >> (16 + 4 * n) & 15;
+            let len = [1, 2, 8, 4][(control >> 2) as usize];
+            let wanted = match control & 3 {
+                1 => write,
+                3 => true,
+                _ => false,
+            };
+            let at = self.dr[n as usize] & !(len - 1);
+            if wanted && self.dr[7] >> (2 * n) & 3 != 0 && linear < at.wrapping_add(len) && at < linear.wrapping_add(size.into()) {
+                self.dr[6] |= 1 << n;
+                self.pending_debug = true;
+            }
+        }
+    }
+
+    /// Size of code, for callers that need it often.
+    #[inline]
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.state.ctx.mode()
+    }
+}
+
+impl Cpu {
+    /// Reads what a read-modify-write will write back: faults as a write does.
+    #[inline(always)]
+    pub(crate) fn read_for_write(&mut self, seg: Seg, linear: u64, size: u8) -> Result<u64, Fault> {
+        match self.hit(&self.state.tlb.write[tlb::index(linear)], linear, size) {
+            // SAFETY: as in `read_linear`; the write array's pages are readable too.
+            Some(host) => Ok(unsafe { host_load(host, size) }),
+            None => self.read_for_write_slow(seg, linear, size),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_for_write_slow(&mut self, seg: Seg, linear: u64, size: u8) -> Result<u64, Fault> {
+        self.pieces(seg, linear, size, Access::Write)?;
+        self.read_linear(seg, linear, size)
+    }
+
+    /// Reads 16 bytes as one access: both pages are checked before anything is read.
+    #[inline]
+    pub fn read_16(&mut self, seg: Seg, linear: u64) -> Result<u128, Fault> {
+        if self.hit(&self.state.tlb.read[tlb::index(linear)], linear, 16).is_none() {
+            self.pieces(seg, linear, 16, Access::Read)?;
+        }
+        let low = self.read_linear(seg, linear, 8)?;
+        let high = self.read_linear(seg, self.wrap_linear(linear.wrapping_add(8)), 8)?;
+        Ok(u128::from(high) << 64 | u128::from(low))
+    }
+
+    /// Writes 16 bytes as one access: both pages are checked before anything is written.
+    #[inline]
+    pub fn write_16(&mut self, seg: Seg, linear: u64, v: u128) -> Result<(), Fault> {
+        if self.hit(&self.state.tlb.write[tlb::index(linear)], linear, 16).is_none() {
+            self.pieces(seg, linear, 16, Access::Write)?;
+        }
+        self.write_linear(seg, linear, 8, v as u64)?;
+        self.write_linear(seg, self.wrap_linear(linear.wrapping_add(8)), 8, (v >> 64) as u64)
+    }
+}

@@ -1,0 +1,352 @@
+//! Paging: from linear to physical addresses (SDM Vol. 3, "Paging").
+
+use crate::Cpu;
+use crate::fault::{Fault, vector};
+use crate::state::{cr0, cr4, efer, rflags};
+use egret_bus::Phys;
+
+/// What an access wants to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Read data.
+    Read,
+    /// Write data.
+    Write,
+    /// Fetch an instruction.
+    Fetch,
+}
+
+/// Page-fault error code bits.
+mod error {
+    pub const P: u32 = 1;
+    pub const W: u32 = 1 << 1;
+    pub const U: u32 = 1 << 2;
+    pub const RSVD: u32 = 1 << 3;
+    pub const I: u32 = 1 << 4;
+}
+
+/// Page-table entry bits.
+mod pte {
+    pub const P: u64 = 1;
+    pub const W: u64 = 1 << 1;
+    pub const U: u64 = 1 << 2;
+    pub const A: u64 = 1 << 5;
+    pub const D: u64 = 1 << 6;
+    pub const PS: u64 = 1 << 7;
+    pub const NX: u64 = 1 << 63;
+}
+
+/// Physical address width that CPUID reports.
+pub const PHYS_BITS: u32 = 40;
+const PHYS_MASK: u64 = (1 << PHYS_BITS) - 1;
+
+/// A translation: where a page is and what may be done there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page {
+    /// Physical address of the byte asked for.
+    pub phys: u64,
+    /// log2 of the page size.
+    pub bits: u32,
+}
+
+/// TLB contexts: which 10-bit number stands for which address space. Switching back to an address space whose number is
+/// still known finds its translations where they were.
+pub(crate) struct Contexts {
+    current: u64,
+    next: u64,
+    /// PCID to context number, for a few recent ones.
+    by_pcid: [(u16, u64); Self::REMEMBERED],
+    victim: usize,
+    /// Hashed 2 MiB regions that translations of large pages were taken from.
+    large: [u64; 64],
+    /// Whether a translation of a 1 GiB page was taken.
+    huge: bool,
+}
+
+impl Contexts {
+    const REMEMBERED: usize = 16;
+    const LAST: u64 = 1023;
+    const NO_PCID: u16 = 0xffff;
+}
+
+impl Default for Contexts {
+    fn default() -> Self {
+        Contexts { current: 1, next: 2, by_pcid: [(Self::NO_PCID, 0); Self::REMEMBERED], victim: 0, large: [0; 64], huge: false }
+    }
+}
+
+impl Cpu {
+    /// Forgets all translations of all contexts.
+    pub fn flush_tlb(&mut self) {
+        self.state.tlb.clear();
+        self.contexts = Contexts::default();
+        self.update_tlb_key();
+    }
+
+    /// Forgets the translations of the current context. Global pages go too, which software cannot tell.
+    pub fn flush_context(&mut self) {
+        if self.contexts.next > Contexts::LAST {
+            self.flush_tlb();
+            return;
+        }
+        self.contexts.current = self.contexts.next;
+        self.contexts.next += 1;
+        let pcid = self.pcid();
+        self.remember(pcid);
+        self.update_tlb_key();
+    }
+
+    /// After CR3 was loaded: `keep` when its bit 63 asked to keep the new PCID's translations.
+    pub fn switch_context(&mut self, keep: bool) {
+        let pcid = self.pcid();
+        let known = self.contexts.by_pcid.iter().find(|(p, _)| *p == pcid).map(|(_, n)| *n);
+        match known {
+            Some(n) if keep && self.cr4 & cr4::PCIDE != 0 => {
+                self.contexts.current = n;
+                self.update_tlb_key();
+            }
+            _ => self.flush_context(),
+        }
+    }
+
+    /// Forgets the translations of one PCID.
+    pub fn flush_pcid(&mut self, pcid: u16) {
+        if pcid == self.pcid() {
+            self.flush_context();
+        } else {
+            for entry in &mut self.contexts.by_pcid {
+                if entry.0 == pcid {
+                    entry.0 = Contexts::NO_PCID;
+                }
+            }
+        }
+    }
+
+    /// INVLPG: forgets the page of a linear address.
+    pub fn flush_page(&mut self, linear: u64) {
+        let region = linear >> 21;
+        let large = self.contexts.large[(region >> 6) as usize & 63] >> (region & 63) & 1 != 0;
+        if large || self.contexts.huge {
+            self.flush_tlb();
+        } else {
+            self.state.tlb.clear_page(linear);
+        }
+    }
+
+    fn pcid(&self) -> u16 {
+        if self.cr4 & cr4::PCIDE != 0 { self.cr3 as u16 & 0xfff } else { 0 }
+    }
+
+    fn remember(&mut self, pcid: u16) {
+        let c = &mut self.contexts;
+        let slot = c.by_pcid.iter().position(|(p, _)| *p == pcid).unwrap_or_else(|| {
+            c.victim = (c.victim + 1) % Contexts::REMEMBERED;
+            c.victim
+        });
+        c.by_pcid[slot] = (pcid, c.current);
+    }
+
+    /// Recomputes [`crate::State::tlb_key`]: bit 0 user, bit 1 AC (supervisor access to user pages under SMAP), the context above.
+    pub(crate) fn update_tlb_key(&mut self) {
+        let user = u64::from(self.cpl == 3);
+        let ac = u64::from(self.flag(rflags::AC) && user == 0);
+        self.state.tlb_key = self.contexts.current << 2 | ac << 1 | user;
+    }
+
+    /// Whether CPL 3 rules apply to ordinary accesses now.
+    #[inline]
+    pub(crate) fn user(&self) -> bool {
+        self.cpl == 3
+    }
+
+    /// Translates a linear address and checks the access. `user` says by whose rights; sets accessed and dirty bits.
+    pub(crate) fn translate(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
+        if self.cr0 & cr0::PG == 0 {
+            return Ok(Page { phys: linear & 0xffff_ffff, bits: 12 });
+        }
+        if self.cr4 & cr4::PAE == 0 {
+            self.walk_32(linear as u32, access, user)
+        } else if self.efer & efer::LMA == 0 {
+            self.walk_pae(linear as u32, access, user)
+        } else {
+            self.walk_4level(linear, access, user)
+        }
+    }
+
+    fn page_fault(&mut self, linear: u64, access: Access, user: bool, why: u32) -> Fault {
+        self.fault_address = linear;
+        let nx = self.efer & efer::NXE != 0 && self.cr4 & cr4::PAE != 0;
+        let fetch = access == Access::Fetch && (nx || self.cr4 & cr4::SMEP != 0);
+        let code =
+            why | if access == Access::Write { error::W } else { 0 } | if user { error::U } else { 0 } | if fetch { error::I } else { 0 };
+        Fault::with_error(vector::PF, code)
+    }
+
+    /// Checks rights collected over all levels (`rights` has W, U as the and, NX as the or of the entries).
+    fn permitted(&self, rights: u64, access: Access, user: bool) -> bool {
+        let user_page = rights & pte::U != 0;
+        if user && !user_page {
+            return false;
+        }
+        if !user && user_page {
+            if access == Access::Fetch && self.cr4 & cr4::SMEP != 0 {
+                return false;
+            }
+            if access != Access::Fetch && self.cr4 & cr4::SMAP != 0 && !self.smap_open() {
+                return false;
+            }
+        }
+        match access {
+            Access::Read => true,
+            Access::Write => rights & pte::W != 0 || (!user && self.cr0 & cr0::WP == 0),
+            Access::Fetch => rights & pte::NX == 0,
+        }
+    }
+
+    /// Explicit supervisor accesses pass SMAP with RFLAGS.AC set; implicit ones (from CPL 3) never do.
+    fn smap_open(&self) -> bool {
+        self.flag(rflags::AC) && self.cpl != 3
+    }
+
+    fn entry(&self, at: u64, size: u8) -> u64 {
+        // An entry outside RAM reads as all ones or zeros on real buses; not present is the harmless one.
+        self.ram.load(Phys(at & PHYS_MASK), size).unwrap_or(0)
+    }
+
+    /// Sets bits in a page-table entry as the processor does: atomically, only if it still is what was read.
+    fn mark(&self, at: u64, size: u8, old: u64, bits: u64) -> bool {
+        old & bits == bits || matches!(self.ram.compare_exchange(Phys(at & PHYS_MASK), size, old, old | bits), Some(Ok(_)))
+    }
+
+    fn walk_32(&mut self, linear: u32, access: Access, user: bool) -> Result<Page, Fault> {
+        let fail = |cpu: &mut Cpu, why| Err(cpu.page_fault(linear.into(), access, user, why));
+        loop {
+            let pde_at = (self.cr3 & 0xffff_f000) + u64::from(linear >> 22) * 4;
+            let pde = self.entry(pde_at, 4);
+            if pde & pte::P == 0 {
+                return fail(self, 0);
+            }
+            let dirty = if access == Access::Write { pte::D } else { 0 };
+            if pde & pte::PS != 0 && self.cr4 & cr4::PSE != 0 {
+                // PSE-36: bits 13-20 are bits 32-39 of the address; bit 21 is reserved.
+                if pde & 1 << 21 != 0 {
+                    return fail(self, error::P | error::RSVD);
+                }
+                if !self.permitted(pde & (pte::W | pte::U), access, user) {
+                    return fail(self, error::P);
+                }
+                if !self.mark(pde_at, 4, pde, pte::A | dirty) {
+                    continue;
+                }
+                let base = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32;
+                return Ok(Page { phys: base | u64::from(linear & 0x3f_ffff), bits: 22 });
+            }
+            let pte_at = (pde & 0xffff_f000) + u64::from(linear >> 12 & 0x3ff) * 4;
+            let entry = self.entry(pte_at, 4);
+            if entry & pte::P == 0 {
+                return fail(self, 0);
+            }
+            if !self.permitted(pde & entry & (pte::W | pte::U), access, user) {
+                return fail(self, error::P);
+            }
+            if self.mark(pde_at, 4, pde, pte::A) && self.mark(pte_at, 4, entry, pte::A | dirty) {
+                return Ok(Page { phys: entry & 0xffff_f000 | u64::from(linear & 0xfff), bits: 12 });
+            }
+        }
+    }
+
+    fn walk_pae(&mut self, linear: u32, access: Access, user: bool) -> Result<Page, Fault> {
+        let pdpte = self.pdpte[(linear >> 30) as usize];
+        if pdpte & pte::P == 0 {
+            return Err(self.page_fault(linear.into(), access, user, 0));
+        }
+        self.walk_levels(linear.into(), pdpte & PHYS_MASK & !0xfff, 2, pte::W | pte::U, access, user)
+    }
+
+    fn walk_4level(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
+        self.walk_levels(linear, self.cr3 & PHYS_MASK & !0xfff, 4, pte::W | pte::U, access, user)
+    }
+
+    /// Walks 8-byte entries from the table at `root` of `level` (4: PML4, 2: page directory) down.
+    fn walk_levels(&mut self, linear: u64, root: u64, level: u32, rights: u64, access: Access, user: bool) -> Result<Page, Fault> {
+        'again: loop {
+            let (mut table, mut rights, mut path) = (root, rights, [(0u64, 0u64); 4]);
+            for n in (1..=level).rev() {
+                let bits = 12 + 9 * (n - 1);
+                let at = table + (linear >> bits & 0x1ff) * 8;
+                let entry = self.entry(at, 8);
+                if entry & pte::P == 0 {
+                    return Err(self.page_fault(linear, access, user, 0));
+                }
+                let leaf = n == 1 || (entry & pte::PS != 0 && n <= 3);
+                if entry & self.reserved(n, leaf) != 0 {
+                    return Err(self.page_fault(linear, access, user, error::P | error::RSVD));
+                }
+                rights = rights & (entry | !(pte::W | pte::U)) | (entry & pte::NX);
+                path[n as usize - 1] = (at, entry);
+                if !leaf {
+                    table = entry & PHYS_MASK & !0xfff;
+                    continue;
+                }
+                if !self.permitted(rights, access, user) {
+                    return Err(self.page_fault(linear, access, user, error::P));
+                }
+                for (up, &(at, entry)) in path.iter().enumerate().skip(n as usize - 1).take(level as usize + 1 - n as usize).rev() {
+                    let dirty = if access == Access::Write && up == n as usize - 1 { pte::D } else { 0 };
+                    if !self.mark(at, 8, entry, pte::A | dirty) {
+                        continue 'again;
+                    }
+                }
+                let offset = (1u64 << bits) - 1;
+                return Ok(Page { phys: entry & PHYS_MASK & !0xfff & !offset | linear & offset, bits });
+            }
+            return Err(self.page_fault(linear, access, user, 0));
+        }
+    }
+
+    /// Reserved bits of an 8-byte entry at a level.
+    fn reserved(&self, level: u32, leaf: bool) -> u64 {
+        let mut bits = ((1u64 << 52) - 1) & !PHYS_MASK;
+        if self.efer & efer::NXE == 0 {
+            bits |= pte::NX;
+        }
+        if self.efer & efer::LMA == 0 {
+            bits |= 0x7ff0_0000_0000_0000;
+        }
+        if level == 4 {
+            bits |= pte::PS;
+        }
+        if leaf && level > 1 {
+            // The address bits below the page size, except PAT (bit 12).
+            bits |= ((1u64 << (12 + 9 * (level - 1))) - 1) & !0x1fff;
+        }
+        bits
+    }
+
+    /// Notes that a translation came from a large page, so that INVLPG knows.
+    pub(crate) fn note_large(&mut self, linear: u64, bits: u32) {
+        if bits > 22 {
+            self.contexts.huge = true;
+        } else if bits > 12 {
+            let first = linear >> bits << bits >> 21;
+            for region in first..first + (1 << (bits - 21)) {
+                self.contexts.large[(region >> 6) as usize & 63] |= 1 << (region & 63);
+            }
+        }
+    }
+
+    /// Loads the PAE page-directory-pointer registers from CR3; #GP(0) when a reserved bit is set in a present one.
+    pub fn load_pdptes(&mut self) -> Result<(), Fault> {
+        let base = self.cr3 & 0xffff_ffe0;
+        let mut loaded = [0; 4];
+        for (n, p) in loaded.iter_mut().enumerate() {
+            *p = self.entry(base + 8 * n as u64, 8);
+            // Reserved: bits 1-2, 5-8 and above the physical width.
+            if *p & pte::P != 0 && *p & (0x1e6 | !PHYS_MASK) != 0 {
+                return Err(Fault::GP0);
+            }
+        }
+        self.pdpte = loaded;
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! What the CPU asks of the machine around it.
+
+use egret_bus::Phys;
+
+/// The machine as the CPU sees it. `retired` is the number of instructions executed so far, for clocks that count them.
+pub trait System {
+    /// IN.
+    fn port_read(&mut self, port: u16, size: u8) -> u32;
+    /// OUT.
+    fn port_write(&mut self, port: u16, size: u8, value: u32);
+    /// A read of physical memory that is not RAM.
+    fn mmio_read(&mut self, addr: Phys, size: u8) -> u64;
+    /// A write to physical memory that is not RAM.
+    fn mmio_write(&mut self, addr: Phys, size: u8, value: u64);
+    /// Whether INTR is asserted.
+    fn interrupt_pending(&mut self) -> bool;
+    /// Acknowledges INTR: the vector.
+    fn acknowledge(&mut self) -> Option<u8>;
+    /// Takes a pending NMI.
+    fn take_nmi(&mut self) -> bool {
+        false
+    }
+    /// The time-stamp counter.
+    fn tsc(&mut self) -> u64;
+    /// Tells the clock how many instructions have been retired.
+    fn retired(&mut self, _instructions: u64) {}
+    /// Reads an MSR of the local APIC (1Bh, 6E0h, 800h-8FFh); `None` when there is none.
+    fn apic_read(&mut self, _msr: u32) -> Option<u64> {
+        None
+    }
+    /// Writes an MSR of the local APIC; false when there is none or the value is refused.
+    fn apic_write(&mut self, _msr: u32, _value: u64) -> bool {
+        false
+    }
+    /// The task priority (CR8).
+    fn task_priority(&mut self) -> u8 {
+        0
+    }
+    /// Sets the task priority (CR8).
+    fn set_task_priority(&mut self, _value: u8) {}
+    /// A write of FERR# (true: an unmasked x87 exception with CR0.NE clear).
+    fn set_ferr(&mut self, _level: bool) {}
+    /// Whether the device side wants the run loop back after the last access.
+    fn wants_attention(&mut self) -> bool {
+        false
+    }
+}
