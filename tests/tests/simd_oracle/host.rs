@@ -21,13 +21,38 @@ pub struct State {
     pub mxcsr: u32,
     /// All x87 tags are "empty" before; FFFFh afterwards if they still are.
     pub tags: u32,
+    /// Where the memory operand starts within `memory`: 0 to 16.
+    pub offset: u64,
+    /// The exception the instruction ended in.
+    pub fault: Fault,
+}
+
+/// Exceptions of the host, as far as signals tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Fault {
+    None,
+    /// #XM.
+    FloatingPoint,
+    /// #GP.
+    Protection,
 }
 
 /// Arithmetic flags of RFLAGS.
 pub const ARITHMETIC: u64 = 0x8d5;
 
 impl State {
-    pub const ZERO: State = State { xmm: [0; 3], memory: [0; 2], mm: [0; 3], gpr: [0; 3], flags: 0, mxcsr: 0x1f80, tags: 0xffff };
+    pub const ZERO: State = State {
+        xmm: [0; 3],
+        memory: [0; 2],
+        mm: [0; 3],
+        gpr: [0; 3],
+        flags: 0,
+        mxcsr: 0x1f80,
+        tags: 0xffff,
+        offset: 0,
+        fault: Fault::None,
+    };
 }
 
 /// Does the form use a ModRM byte with a memory operand in it?
@@ -98,17 +123,20 @@ pub struct Stubs {
     code: Mmap,
 }
 
-/// Bytes between two stubs: no instruction is longer than 15.
+/// Bytes between two stubs: the instruction, RET, and at the end the RET that a fault goes on at.
 const STRIDE: usize = 16;
+const RET: u8 = 0xc3;
 
 impl Stubs {
     pub fn new(instructions: &[Vec<u8>]) -> Stubs {
         let mut map = MmapMut::map_anon((instructions.len() * STRIDE).max(1)).expect("memory for stubs");
         for (bytes, place) in instructions.iter().zip(map.chunks_exact_mut(STRIDE)) {
-            assert!(bytes.len() < STRIDE);
+            assert!(bytes.len() < STRIDE - 1);
             place[..bytes.len()].copy_from_slice(bytes);
-            place[bytes.len()] = 0xc3;
+            place[bytes.len()] = RET;
+            place[STRIDE - 1] = RET;
         }
+        faults::install();
         Stubs { code: map.make_exec().expect("executable memory") }
     }
 
@@ -117,9 +145,11 @@ impl Stubs {
         let stub = self.code[n * STRIDE..].as_ptr();
         let host_mxcsr: u32 = 0x1f80;
         let mut environment = [0u32; 7];
+        assert!(state.offset <= 16);
+        faults::TAKEN.set(Fault::None);
         // SAFETY: the stub is one of `encode`'s instructions and a RET, in executable memory that lives as long as `self`. It touches
-        // registers that are declared clobbered, and memory only at [rdi], at most 16 of the 32 bytes of `state.memory`, which is
-        // aligned. All exceptions are masked in every MXCSR that tests set, and MXCSR and the x87 state are put back.
+        // registers that are declared clobbered, and memory only at [rdi], at most 16 of the 32 bytes of `state.memory` from
+        // an offset of at most 16. A fault of it comes back to the RET after it. MXCSR and the x87 state are put back.
         unsafe {
             core::arch::asm!(
                 "movdqa xmm0, [r8]",
@@ -132,7 +162,8 @@ impl Stubs {
                 "mov rax, [r8 + 104]",
                 "mov rcx, [r8 + 112]",
                 "mov rdx, [r8 + 120]",
-                "lea rdi, [r8 + 48]",
+                "mov rdi, [r8 + 144]",
+                "lea rdi, [r8 + rdi + 48]",
                 "ldmxcsr [r8 + 136]",
                 "push 2",
                 "popfq",
@@ -163,6 +194,50 @@ impl Stubs {
             );
         }
         state.flags &= ARITHMETIC;
+        state.fault = faults::TAKEN.get();
         state.tags = environment[2] & 0xffff;
+    }
+}
+
+/// Exceptions of stubs, caught as signals.
+mod faults {
+    use super::{Fault, STRIDE};
+    use std::cell::Cell;
+    use std::sync::Once;
+
+    thread_local! {
+        pub static TAKEN: Cell<Fault> = const { Cell::new(Fault::None) };
+    }
+
+    pub fn install() {
+        static ONCE: Once = Once::new();
+        #[cfg(target_os = "linux")]
+        ONCE.call_once(|| {
+            for signal in [libc::SIGFPE, libc::SIGSEGV] {
+                // SAFETY: the structure is plain data, zero is valid, and the handler has the signature that SA_SIGINFO asks for.
+                let done = unsafe {
+                    let mut action: libc::sigaction = std::mem::zeroed();
+                    action.sa_sigaction = handler as *const () as usize;
+                    action.sa_flags = libc::SA_SIGINFO;
+                    libc::sigaction(signal, &action, std::ptr::null_mut())
+                };
+                assert_eq!(done, 0);
+            }
+        });
+    }
+
+    /// Goes on at the last byte of the stub, a RET. A fault anywhere else would find another byte there, and aborts.
+    #[cfg(target_os = "linux")]
+    extern "C" fn handler(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        // SAFETY: the kernel passes a valid context of the interrupted thread, and the interrupted instruction can be read.
+        unsafe {
+            let rip = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize];
+            let ret = (*rip | (STRIDE as i64 - 1)) as *const u8;
+            if !(*rip as usize).is_multiple_of(STRIDE) || *ret != super::RET {
+                libc::abort();
+            }
+            *rip = ret as i64;
+        }
+        TAKEN.set(if signal == libc::SIGFPE { Fault::FloatingPoint } else { Fault::Protection });
     }
 }

@@ -1,7 +1,8 @@
 //! Runs the same instructions by their plans: what a CPU does with a `VecInsn`.
 
-use super::host::{Form, State};
-use egret_isa::vec::{Mem, MmxState, Op, Operand, VecInsn, eval2, eval2_mmx};
+use super::host::{Fault, Form, State};
+use egret_isa::fp::Env;
+use egret_isa::vec::{Mem, MmxState, Op, Operand, VecInsn, compare, eval_fp, eval2, eval2_mmx};
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 /// A decoded instruction with its plan.
@@ -59,9 +60,16 @@ impl Insn {
         let (plan, imm) = (&self.plan, self.imm());
         let memory = self.form == Form::Memory;
         let first = u32::from(plan.op == Op::MaskedStore);
+        if let Mem::Load { aligned: true, .. } | Mem::Store { aligned: true, .. } = plan.mem
+            && memory
+            && !s.offset.is_multiple_of(16)
+        {
+            s.fault = Fault::Protection;
+            return;
+        }
         let a = self.read(s, plan.a(memory), first);
         let b = match plan.mem {
-            Mem::Load { bytes, .. } if memory => low_bytes(s.memory[0], bytes),
+            Mem::Load { bytes, .. } if memory => low_bytes(memory_operand(s), bytes),
             _ => self.read(s, plan.b, first + u32::from(plan.b != Operand::Imm8 && self.insn.op_count() > 1)),
         };
         let entered = match plan.mmx {
@@ -77,7 +85,8 @@ impl Insn {
             Op::Vec(op) => eval2(op, a, b, imm),
             Op::MaskedStore => {
                 let Mem::Store { bytes, .. } = plan.mem else { panic!("a masked store stores") };
-                return masked_store(&mut s.memory[0], a, b, bytes);
+                let stored = masked(memory_operand(s), a, b, bytes);
+                return set_memory_operand(s, stored);
             }
             Op::Emms => {
                 s.tags = 0xffff;
@@ -92,14 +101,52 @@ impl Insn {
     pub fn finish(&self, s: &mut State, result: u128) {
         match self.plan.mem {
             Mem::Store { bytes, .. } if self.form == Form::Memory => {
-                s.memory[0] ^= low_bytes(s.memory[0] ^ result, bytes);
+                let old = memory_operand(s);
+                set_memory_operand(s, old ^ low_bytes(old ^ result, bytes));
             }
             _ => self.write(s, result),
         }
     }
 
-    fn run_fp(&self, op: Op, _s: &mut State, _a: u128, _b: u128, _imm: u8) {
-        panic!("{op:?}")
+    fn run_fp(&self, op: Op, s: &mut State, a: u128, b: u128, imm: u8) {
+        let mut env = Env::from_mxcsr(s.mxcsr);
+        let (mut result, mut flags) = (0, 0);
+        match op {
+            Op::Fp(op) => result = eval_fp(op, &mut env, a, b, imm),
+            Op::Compare { fmt, signaling } => {
+                let (zf, pf, cf) = compare(fmt, signaling, &mut env, a, b).zf_pf_cf();
+                flags = u64::from(zf) << 6 | u64::from(pf) << 2 | u64::from(cf);
+            }
+            op => panic!("{op:?}"),
+        }
+        s.mxcsr = env.mxcsr();
+        if !env.unmasked().is_empty() {
+            s.fault = Fault::FloatingPoint;
+        } else if self.plan.dst == Operand::Flags {
+            s.flags = flags;
+        } else {
+            self.finish(s, result);
+        }
+    }
+}
+
+/// 16 bytes from the memory operand's address.
+fn memory_operand(s: &State) -> u128 {
+    match s.offset as u32 * 8 {
+        0 => s.memory[0],
+        128 => s.memory[1],
+        n => s.memory[0] >> n | s.memory[1] << (128 - n),
+    }
+}
+
+fn set_memory_operand(s: &mut State, v: u128) {
+    match s.offset as u32 * 8 {
+        0 => s.memory[0] = v,
+        128 => s.memory[1] = v,
+        n => {
+            s.memory[0] = s.memory[0] & ((1 << n) - 1) | v << n;
+            s.memory[1] = s.memory[1] >> n << n | v >> (128 - n);
+        }
     }
 }
 
@@ -107,10 +154,10 @@ fn low_bytes(v: u128, bytes: u8) -> u128 {
     if bytes >= 16 { v } else { v & ((1 << (8 * u32::from(bytes))) - 1) }
 }
 
-fn masked_store(memory: &mut u128, data: u128, mask: u128, bytes: u8) {
+fn masked(memory: u128, data: u128, mask: u128, bytes: u8) -> u128 {
     let mut out = memory.to_le_bytes();
     for n in (0..usize::from(bytes)).filter(|&n| mask.to_le_bytes()[n] & 0x80 != 0) {
         out[n] = data.to_le_bytes()[n];
     }
-    *memory = u128::from_le_bytes(out);
+    u128::from_le_bytes(out)
 }

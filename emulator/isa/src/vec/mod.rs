@@ -4,6 +4,7 @@
 //! floating-point functions compute results. Whoever owns registers and memory reads operands, evaluates and writes.
 
 mod decode;
+mod fp;
 mod int;
 mod lanes;
 mod op;
@@ -11,6 +12,7 @@ mod plan;
 mod shuffle;
 
 pub use decode::decode;
+pub use fp::{compare, eval_fp};
 pub use int::{eval2, eval2_mmx};
 pub use op::{Arith, Fmt, FpOp, Lanes, Shape, ToInt, VecOp};
 pub use plan::{Check, Mem, MmxState, Op, Operand, VecInsn};

@@ -88,8 +88,8 @@ fn convert_packed(code: Code) -> Option<VecInsn> {
         Cvttps2dq_xmm_xmmm128 => packed(CvtPs2Dq(Truncate));
         Cvtpd2dq_xmm_xmmm128 => packed(CvtPd2Dq(Mxcsr));
         Cvttpd2dq_xmm_xmmm128 => packed(CvtPd2Dq(Truncate));
-        Cvtpi2ps_xmm_mmm64 => scalar(CvtPi2Ps, Xmm, Mm, 8);
-        // SDM Vol. 2, CVTPI2PD: with a memory operand the x87 state is left alone.
+        // With a memory operand the x87 state is left alone: SDM Vol. 2 says so of CVTPI2PD only, but an AMD EPYC does it for both.
+        Cvtpi2ps_xmm_mmm64 => VecInsn { mmx: MmxState::EnteredByRegister, ..scalar(CvtPi2Ps, Xmm, Mm, 8) };
         Cvtpi2pd_xmm_mmm64 => VecInsn { mmx: MmxState::EnteredByRegister, ..scalar(CvtDq2Pd, Xmm, Mm, 8) };
         Cvtps2pi_mm_xmmm64 => scalar(CvtPs2Pi(Mxcsr), Mm, Xmm, 8);
         Cvttps2pi_mm_xmmm64 => scalar(CvtPs2Pi(Truncate), Mm, Xmm, 8);
