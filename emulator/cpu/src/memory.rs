@@ -202,8 +202,8 @@ impl Cpu {
     }
 
     /// The host address of the rest of the page from a linear address on, when it is plain RAM that the fast path may
-    /// use now; the length is up to the page's end. For bulk moves.
-    pub(crate) fn bulk(&mut self, seg: Seg, linear: u64, write: bool) -> Result<Option<(*mut u8, usize)>, Fault> {
+    /// use now, and how many bytes that is.
+    fn bulk(&mut self, seg: Seg, linear: u64, write: bool) -> Result<Option<(*mut u8, u64)>, Fault> {
         let at = tlb::index(linear);
         let entry = |c: &Cpu| if write { c.state.tlb.write[at] } else { c.state.tlb.read[at] };
         let mut host = self.hit(&entry(self), linear, 1);
@@ -211,7 +211,67 @@ impl Cpu {
             self.translate_data(seg, linear, write)?;
             host = self.hit(&entry(self), linear, 1);
         }
-        Ok(host.map(|h| (h, 0x1000 - (linear as usize & 0xfff))))
+        Ok(host.map(|h| (h, 0x1000 - (linear & 0xfff))))
+    }
+
+    /// How many elements of `size` bytes from `seg:offset` up, `most` at the most, pass the segment check as one range
+    /// and do not wrap at `mask`; 0 when not even that is simple. With the linear address.
+    fn simple_range(&mut self, seg: Seg, offset: u64, size: u8, most: u64, mask: u64) -> (u64, u64) {
+        let bytes = most.min(0x1000) * u64::from(size);
+        if mask - offset < bytes {
+            return (0, 0);
+        }
+        if self.code64() {
+            let base = if (seg as u8) >= Seg::Fs as u8 { self.state.seg[seg as usize].base } else { 0 };
+            return (base.wrapping_add(offset), most);
+        }
+        let s = &self.state.seg[seg as usize];
+        let end = s.read_end.min(if s.write_end == 0 { s.read_end } else { s.write_end });
+        if offset + bytes > end { (0, 0) } else { (s.base.wrapping_add(offset) & 0xffff_ffff, most) }
+    }
+
+    /// Moves elements upwards within one page on each side; how many it moved. 0 leaves it to the caller to move one.
+    pub(crate) fn move_elements(&mut self, from: (Seg, u64), to: (Seg, u64), size: u8, most: u64, mask: u64) -> Result<u64, Fault> {
+        let (source, n) = self.simple_range(from.0, from.1, size, most, mask);
+        let (target, m) = self.simple_range(to.0, to.1, size, most, mask);
+        if n == 0 || m == 0 || (!self.code64() && self.state.seg[to.0 as usize].write_end == 0) {
+            return Ok(0);
+        }
+        let Some((src, src_room)) = self.bulk(from.0, source, false)? else { return Ok(0) };
+        let Some((dst, dst_room)) = self.bulk(to.0, target, true)? else { return Ok(0) };
+        let count = most.min(src_room / u64::from(size)).min(dst_room / u64::from(size));
+        let bytes = count as usize * usize::from(size);
+        let ahead = (dst as usize).wrapping_sub(src as usize);
+        if ahead != 0 && ahead < bytes {
+            // The destination overlaps what is still to be read: elements written are read again further on.
+            return Ok(0);
+        }
+        // SAFETY: both ranges lie inside one page of guest RAM each, as `bulk` says; they may overlap.
+        unsafe { std::ptr::copy(src, dst, bytes) };
+        Ok(count)
+    }
+
+    /// Stores an element repeatedly upwards within one page; how many times it did.
+    pub(crate) fn fill_elements(&mut self, to: (Seg, u64), size: u8, value: u64, most: u64, mask: u64) -> Result<u64, Fault> {
+        let (target, n) = self.simple_range(to.0, to.1, size, most, mask);
+        if n == 0 || (!self.code64() && self.state.seg[to.0 as usize].write_end == 0) {
+            return Ok(0);
+        }
+        let Some((dst, room)) = self.bulk(to.0, target, true)? else { return Ok(0) };
+        let count = most.min(room / u64::from(size));
+        let bytes = value.to_le_bytes();
+        let uniform = bytes[..usize::from(size)].iter().all(|b| *b == bytes[0]);
+        // SAFETY: `count * size` bytes from `dst` lie inside one page of guest RAM, as `bulk` says.
+        unsafe {
+            if uniform {
+                std::ptr::write_bytes(dst, bytes[0], count as usize * usize::from(size));
+            } else {
+                for n in 0..count as usize {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst.add(n * usize::from(size)), size.into());
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Reads physical memory: RAM or a device.

@@ -1,8 +1,11 @@
 //! What is too rare or too stateful for ops: the CPU's own functions, by mnemonic. Both tiers run these same functions.
 
+mod misc;
+mod string;
+
 use crate::Cpu;
 use crate::fault::Fault;
-use egret_isa::emit::{Emit, Unit};
+use egret_isa::emit::Unit;
 use egret_isa::insn::Insn;
 use egret_isa::sem;
 
@@ -12,8 +15,8 @@ pub type Function = fn(&mut Cpu, &Insn) -> Result<(), Fault>;
 
 /// The function for an instruction that [`egret_isa::sem`] has no ops for.
 #[must_use]
-pub fn lookup(_i: &Insn) -> Function {
-    invalid
+pub fn lookup(i: &Insn) -> Function {
+    string::table(i).or_else(|| misc::table(i)).unwrap_or(invalid)
 }
 
 /// How the interpreter runs an instruction: its semantics on the CPU, or the CPU's function.
@@ -46,10 +49,5 @@ impl Cpu {
     /// Raises #GP(0) unless CPL is 0.
     pub(crate) fn privileged(&self) -> Result<(), Fault> {
         if self.cpl == 0 { Ok(()) } else { Err(Fault::GP0) }
-    }
-
-    /// Raises what a switched-off unit raises.
-    pub(crate) fn need(&mut self, unit: Unit) -> Result<(), Fault> {
-        self.require(unit)
     }
 }

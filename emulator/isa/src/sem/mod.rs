@@ -176,6 +176,7 @@ fn is_plain_call(i: &Insn) -> bool {
             | Aam
             | Daa
             | Das
+            | Salc
             | Cld
             | Std
             | Pushf
@@ -201,27 +202,8 @@ fn is_plain_call(i: &Insn) -> bool {
             | Cpuid
             | Cmpxchg8b
             | Cmpxchg16b
-            | Movsb
-            | Movsw
-            | Movsd
-            | Movsq
-            | Stosb
-            | Stosw
-            | Stosd
-            | Stosq
-            | Lodsb
-            | Lodsw
-            | Lodsd
-            | Lodsq
-            | Scasb
-            | Scasw
-            | Scasd
-            | Scasq
-            | Cmpsb
-            | Cmpsw
-            | Cmpsd
-            | Cmpsq
-    ) || is_unit(i)
+    ) || is_single_string(i)
+        || is_unit(i)
 }
 
 /// x87, MMX and SSE instructions: they may fault, but go on to the next instruction.
@@ -245,4 +227,33 @@ fn is_unit(i: &Insn) -> bool {
                 | F::CMOV
         )
     })
+}
+
+/// String instructions without REP. With it they may stop half-way, the instruction pointer still on them.
+fn is_single_string(i: &Insn) -> bool {
+    use M::*;
+    i.rep == crate::insn::Rep::None
+        && matches!(
+            i.mnemonic,
+            Movsb
+                | Movsw
+                | Movsd
+                | Movsq
+                | Stosb
+                | Stosw
+                | Stosd
+                | Stosq
+                | Lodsb
+                | Lodsw
+                | Lodsd
+                | Lodsq
+                | Scasb
+                | Scasw
+                | Scasd
+                | Scasq
+                | Cmpsb
+                | Cmpsw
+                | Cmpsd
+                | Cmpsq
+        )
 }
