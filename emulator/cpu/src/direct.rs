@@ -7,10 +7,12 @@ use crate::fault::Fault;
 use crate::functions;
 use crate::state::LazyFlags;
 use egret_isa::emit::{Emit, Raise, Unit};
-use egret_isa::flags::ARITH;
+use egret_isa::flags::{ARITH, CF, PF, ZF};
+use egret_isa::fp::Env;
 use egret_isa::insn::{Ctx, Insn, Seg};
 use egret_isa::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
 use egret_isa::sem::muldiv::divide_values;
+use egret_isa::vec::{self, Fmt, FpOp, VecOp};
 
 impl Emit for Cpu {
     type V = u64;
@@ -201,6 +203,38 @@ impl Emit for Cpu {
     }
 
     #[inline(always)]
+    fn x_of(&mut self, v: u64) -> u128 {
+        v.into()
+    }
+
+    #[inline(always)]
+    fn v_of(&mut self, w: Width, x: u128) -> u64 {
+        x as u64 & w.mask()
+    }
+
+    #[inline]
+    fn vec(&mut self, op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
+        vec::eval2(op, a, b, imm)
+    }
+
+    #[inline]
+    fn fp(&mut self, op: FpOp, a: u128, b: u128, imm: u8) -> Result<u128, Fault> {
+        let mut env = Env::from_mxcsr(self.state.mxcsr);
+        let r = vec::eval_fp(op, &mut env, a, b, imm);
+        self.settle(&env)?;
+        Ok(r)
+    }
+
+    #[inline]
+    fn fp_compare(&mut self, fmt: Fmt, signaling: bool, a: u128, b: u128) -> Result<u64, Fault> {
+        let mut env = Env::from_mxcsr(self.state.mxcsr);
+        let (zf, pf, cf) = vec::compare(fmt, signaling, &mut env, a, b).zf_pf_cf();
+        self.settle(&env)?;
+        let bit = |on: bool, mask: u32| if on { u64::from(mask) } else { 0 };
+        Ok(bit(zf, ZF) | bit(pf, PF) | bit(cf, CF))
+    }
+
+    #[inline(always)]
     fn require(&mut self, unit: Unit) -> Result<(), Fault> {
         let bit = match unit {
             Unit::X87 => Ctx::X87,
@@ -212,5 +246,19 @@ impl Emit for Cpu {
 
     fn call(&mut self, i: &Insn) -> Result<(), Fault> {
         functions::lookup(i)(self, i)
+    }
+}
+
+impl Cpu {
+    /// Takes over the sticky flags of a floating-point operation; #XM, or #UD with CR4.OSXMMEXCPT clear, when it
+    /// raised an unmasked exception.
+    #[inline]
+    pub(crate) fn settle(&mut self, env: &Env) -> Result<(), Fault> {
+        self.state.mxcsr = env.mxcsr();
+        if env.unmasked().is_empty() {
+            return Ok(());
+        }
+        let reported = self.cr4 & crate::state::cr4::OSXMMEXCPT != 0;
+        Err(if reported { Fault::new(crate::fault::vector::XM) } else { Fault::UD })
     }
 }

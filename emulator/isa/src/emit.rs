@@ -6,6 +6,7 @@
 
 use crate::insn::{Insn, Mem, Seg};
 use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
+use crate::vec::{Fmt, FpOp, VecOp};
 
 /// Execution units that can be switched off by control registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -105,6 +106,16 @@ pub trait Emit: Sized {
     fn xmm(&mut self, r: u8) -> Self::X;
     /// Writes an XMM register (bits above 127 of the YMM register are kept).
     fn set_xmm(&mut self, r: u8, v: Self::X);
+    /// An integer as a vector, zero-extended.
+    fn x_of(&mut self, v: Self::V) -> Self::X;
+    /// The low `w` bits of a vector.
+    fn v_of(&mut self, w: Width, x: Self::X) -> Self::V;
+    /// A vector operation: [`crate::vec::eval2`].
+    fn vec(&mut self, op: VecOp, a: Self::X, b: Self::X, imm: u8) -> Self::X;
+    /// A floating-point operation under MXCSR: [`crate::vec::eval_fp`]. #XM (or #UD) for an unmasked exception.
+    fn fp(&mut self, op: FpOp, a: Self::X, b: Self::X, imm: u8) -> Result<Self::X, Self::Fault>;
+    /// Compares the lowest lanes under MXCSR: ZF, PF and CF as COMISD sets them, as a flags word.
+    fn fp_compare(&mut self, fmt: Fmt, signaling: bool, a: Self::X, b: Self::X) -> Result<Self::V, Self::Fault>;
     /// Raises #UD or #NM when the unit is switched off.
     fn require(&mut self, unit: Unit) -> Result<(), Self::Fault>;
 

@@ -10,6 +10,7 @@ pub use recorder::{Recorder, record};
 use crate::emit::{Raise, Unit};
 use crate::insn::{Insn, Seg};
 use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
+use crate::vec::{Fmt, FpOp, VecOp};
 
 /// The result of op number `.0`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -102,6 +103,26 @@ pub enum Op {
     },
     Xmm(u8),
     SetXmm(u8, Val),
+    XOf(Val),
+    VOf(Width, Val),
+    Vec {
+        op: VecOp,
+        a: Val,
+        b: Val,
+        imm: u8,
+    },
+    Fp {
+        op: FpOp,
+        a: Val,
+        b: Val,
+        imm: u8,
+    },
+    FpCompare {
+        fmt: Fmt,
+        signaling: bool,
+        a: Val,
+        b: Val,
+    },
     Require(Unit),
     /// The CPU's function for instruction `.0`.
     Call(u32),

@@ -5,6 +5,7 @@ use crate::emit::{Emit, Raise, Unit};
 use crate::insn::{Insn, Seg};
 use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
 use crate::sem;
+use crate::vec::{Fmt, FpOp, VecOp};
 use std::convert::Infallible;
 
 /// Writes down the ops of instructions. Nothing faults while recording.
@@ -193,6 +194,26 @@ impl Emit for Recorder {
 
     fn set_xmm(&mut self, r: u8, v: Val) {
         self.push(Op::SetXmm(r, v));
+    }
+
+    fn x_of(&mut self, v: Val) -> Val {
+        self.push(Op::XOf(v))
+    }
+
+    fn v_of(&mut self, w: Width, x: Val) -> Val {
+        self.push(Op::VOf(w, x))
+    }
+
+    fn vec(&mut self, op: VecOp, a: Val, b: Val, imm: u8) -> Val {
+        self.push(Op::Vec { op, a, b, imm })
+    }
+
+    fn fp(&mut self, op: FpOp, a: Val, b: Val, imm: u8) -> Result<Val, Infallible> {
+        Ok(self.push(Op::Fp { op, a, b, imm }))
+    }
+
+    fn fp_compare(&mut self, fmt: Fmt, signaling: bool, a: Val, b: Val) -> Result<Val, Infallible> {
+        Ok(self.push(Op::FpCompare { fmt, signaling, a, b }))
     }
 
     fn require(&mut self, unit: Unit) -> Done {

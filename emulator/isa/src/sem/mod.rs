@@ -10,6 +10,7 @@ pub mod muldiv;
 mod operand;
 mod shift;
 mod stack;
+pub mod vector;
 
 use crate::emit::Emit;
 use crate::insn::Insn;
@@ -21,7 +22,7 @@ pub type Semantics<E> = fn(&mut E, &Insn) -> Result<(), <E as Emit>::Fault>;
 /// The semantics of an instruction, or `None` when the CPU has a function for it instead (or nobody knows it).
 #[must_use]
 pub fn lookup<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
-    alu_table(i).or_else(|| data_table(i)).or_else(|| control_table(i))
+    alu_table(i).or_else(|| data_table(i)).or_else(|| control_table(i)).or_else(|| vector_table(i))
 }
 
 fn alu_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
@@ -108,6 +109,10 @@ fn control_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
         m if is_jcc(m) => control::jcc,
         _ => return None,
     })
+}
+
+fn vector_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
+    vector::has_ops(i).then_some(vector::execute)
 }
 
 fn near_indirect(i: &Insn) -> bool {
