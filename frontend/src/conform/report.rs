@@ -1,0 +1,239 @@
+//! The score of a run, for people and for programs.
+
+use super::compare::Diff;
+use super::vector::Vector;
+use super::{ParseError, runner::EngineChoice};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// Counts of vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Totals {
+    /// Executed: passed and failed ones.
+    pub ran: u64,
+    /// Ended as expected.
+    pub passed: u64,
+    /// Did not.
+    pub failed: u64,
+    /// Not executed.
+    pub skipped: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: Totals) {
+        self.ran += other.ran;
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// The score of one mnemonic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Its counts.
+    pub totals: Totals,
+    /// CPU features that its encodings belong to, as CPUID knows them.
+    pub features: BTreeSet<String>,
+    /// Why vectors were skipped.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+/// A failed vector.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// Its name.
+    pub name: String,
+    /// Its mnemonic.
+    pub mnemonic: String,
+    /// File of the vector.
+    pub file: String,
+    /// Byte offset in the (unpacked) file.
+    pub offset: u64,
+    /// Its code in hex.
+    pub code: String,
+    /// What differs.
+    pub diffs: Vec<Diff>,
+}
+
+impl Failure {
+    /// The failure of `vector` by `diffs`.
+    #[must_use]
+    pub fn new(vector: &Vector, diffs: Vec<Diff>) -> Failure {
+        Failure {
+            name: vector.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+            mnemonic: vector.mnemonic.clone(),
+            file: vector.place.file.to_string(),
+            offset: vector.place.offset,
+            code: vector.code.iter().map(|b| format!("{b:02x}")).collect(),
+            diffs,
+        }
+    }
+}
+
+/// The score of one engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineReport {
+    /// Which engine.
+    pub engine: EngineChoice,
+    /// All counts.
+    pub totals: Totals,
+    /// Counts by mnemonic.
+    pub rows: BTreeMap<String, Row>,
+    /// The first failures of each mnemonic, in the order of the files.
+    pub failures: Vec<Failure>,
+}
+
+impl EngineReport {
+    /// An empty score.
+    #[must_use]
+    pub fn new(engine: EngineChoice) -> EngineReport {
+        EngineReport { engine, totals: Totals::default(), rows: BTreeMap::new(), failures: Vec::new() }
+    }
+
+    fn row(&mut self, vector: &Vector, feature: Option<String>, totals: Totals) -> &mut Row {
+        self.totals.add(totals);
+        let row = self.rows.entry(vector.mnemonic.clone()).or_default();
+        row.totals.add(totals);
+        row.features.extend(feature);
+        row
+    }
+
+    /// Counts a vector that ran.
+    pub fn ran(&mut self, vector: &Vector, feature: Option<String>, diffs: Vec<Diff>, keep: usize) {
+        let failed = u64::from(!diffs.is_empty());
+        let row = self.row(vector, feature, Totals { ran: 1, passed: 1 - failed, failed, skipped: 0 });
+        if failed == 1 && row.totals.failed <= keep as u64 {
+            self.failures.push(Failure::new(vector, diffs));
+        }
+    }
+
+    /// Counts a vector that did not run.
+    pub fn skipped(&mut self, vector: &Vector, feature: Option<String>, reason: String) {
+        let row = self.row(vector, feature, Totals { skipped: 1, ..Totals::default() });
+        *row.skipped.entry(reason).or_default() += 1;
+    }
+
+    /// Adds the score of a later part of the same run.
+    pub fn merge(&mut self, part: EngineReport, keep: usize) {
+        let room = |report: &EngineReport, mnemonic: &str| report.failures.iter().filter(|f| f.mnemonic == mnemonic).count() < keep;
+        for failure in part.failures {
+            if room(self, &failure.mnemonic) {
+                self.failures.push(failure);
+            }
+        }
+        self.totals.add(part.totals);
+        for (mnemonic, theirs) in part.rows {
+            let row = self.rows.entry(mnemonic).or_default();
+            row.totals.add(theirs.totals);
+            row.features.extend(theirs.features);
+            for (reason, n) in theirs.skipped {
+                *row.skipped.entry(reason).or_default() += n;
+            }
+        }
+    }
+
+    fn reasons(&self) -> BTreeMap<&str, u64> {
+        let mut reasons = BTreeMap::new();
+        for (reason, n) in self.rows.values().flat_map(|r| &r.skipped) {
+            *reasons.entry(reason.as_str()).or_default() += n;
+        }
+        reasons
+    }
+
+    fn text(&self, shown: usize) -> String {
+        let names: Vec<String> = self.rows.values().map(features).collect();
+        let name = self.rows.keys().map(|m| m.chars().count()).chain([8]).max().unwrap_or(8);
+        let feature = names.iter().map(|f| f.chars().count()).chain([7]).max().unwrap_or(7);
+        let head = ["ran", "passed", "failed", "skipped"].map(|h| format!("{h:>9}")).concat();
+        let mut text = format!("engine {}\n{:name$}  {:feature$}{head}\n", self.engine.word(), "mnemonic", "feature");
+        let mut line = |mnemonic: &str, features: &str, t: Totals| {
+            let _ = writeln!(text, "{mnemonic:name$}  {features:feature$}{:>9}{:>9}{:>9}{:>9}", t.ran, t.passed, t.failed, t.skipped);
+        };
+        for ((mnemonic, row), features) in self.rows.iter().zip(&names) {
+            line(mnemonic, features, row.totals);
+        }
+        line("total", "", self.totals);
+        for (reason, n) in self.reasons() {
+            let _ = writeln!(text, "skipped {n}: {reason}");
+        }
+        for failure in self.failures.iter().take(shown) {
+            let _ = writeln!(text, "\nFAILED {}  [{}]  {} at byte {}", failure.name, failure.code, failure.file, failure.offset);
+            for d in &failure.diffs {
+                let note = if d.note.is_empty() { String::new() } else { format!("  ({})", d.note) };
+                let _ = writeln!(text, "  {:8} want {}  got {}{note}", d.what, d.want, d.got);
+            }
+        }
+        if self.failures.len() > shown {
+            let _ = writeln!(text, "\n{} more failures are kept for --json", self.failures.len() - shown);
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let rows = self.rows.iter().map(|(mnemonic, row)| {
+            serde_json::json!({
+                "mnemonic": mnemonic, "features": row.features, "ran": row.totals.ran, "passed": row.totals.passed,
+                "failed": row.totals.failed, "skipped": row.totals.skipped, "skip_reasons": row.skipped,
+            })
+        });
+        serde_json::json!({
+            "engine": self.engine.word(), "totals": self.totals, "mnemonics": rows.collect::<Vec<_>>(),
+            "skip_reasons": self.reasons(), "failures": self.failures,
+        })
+    }
+}
+
+fn features(row: &Row) -> String {
+    let all: Vec<&str> = row.features.iter().map(String::as_str).collect();
+    match all.as_slice() {
+        [] => "-".into(),
+        [one] => (*one).into(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    }
+}
+
+/// The score of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// One score an engine.
+    pub engines: Vec<EngineReport>,
+    /// Files that could not be read to their end.
+    pub errors: Vec<ParseError>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// The counts of all engines together.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.engines.iter().for_each(|e| totals.add(e.totals));
+        totals
+    }
+
+    /// Tables, skips with reasons and at most `shown` failures an engine.
+    #[must_use]
+    pub fn text(&self, shown: usize) -> String {
+        let mut text = self.engines.iter().map(|e| e.text(shown)).collect::<Vec<_>>().join("\n");
+        let totals = self.totals();
+        let rate = (totals.ran as f64 / self.seconds.max(1e-6)) as u64;
+        let _ = writeln!(
+            text,
+            "\nran {}, passed {}, failed {}, skipped {} in {:.1} s ({rate} a second)",
+            totals.ran, totals.passed, totals.failed, totals.skipped, self.seconds
+        );
+        text
+    }
+
+    /// The same as one JSON object.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let errors = self.errors.iter().map(|e| serde_json::json!({"file": &*e.place.file, "offset": e.place.offset, "error": e.what}));
+        serde_json::json!({
+            "totals": self.totals(), "seconds": self.seconds, "engines": self.engines.iter().map(EngineReport::json).collect::<Vec<_>>(),
+            "errors": errors.collect::<Vec<_>>(),
+        })
+    }
+}

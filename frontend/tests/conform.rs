@@ -1,0 +1,270 @@
+//! The readers and the runner on files of both formats, whole and damaged.
+
+use egret::conform::engine::{End, Final, Outcome, VectorEngine};
+use egret::conform::moo;
+use egret::conform::regs::{Reg, value};
+use egret::conform::runner::{EngineChoice, Settings, run};
+use egret::conform::vector::{Mode, Model, Stop, Vector};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// A chunk of a MOO file.
+fn chunk(id: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    [&id[..], &(body.len() as u32).to_le_bytes(), body].concat()
+}
+
+fn counted(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_le_bytes(), body].concat()
+}
+
+fn ram(bytes: &[(u32, u8)]) -> Vec<u8> {
+    let mut body = (bytes.len() as u32).to_le_bytes().to_vec();
+    for (at, byte) in bytes {
+        body.extend(at.to_le_bytes());
+        body.push(*byte);
+    }
+    chunk(b"RAM ", &body)
+}
+
+fn regs16(bitmap: u16, values: &[u16]) -> Vec<u8> {
+    let body: Vec<u8> = [bitmap].iter().chain(values).flat_map(|v| v.to_le_bytes()).collect();
+    chunk(b"REGS", &body)
+}
+
+/// A 286 file of `n` tests of ADD AL,BL, ax bx cx dx cs ss ds es sp bp si di ip flags.
+fn add_file(n: u32) -> Vec<u8> {
+    let header = [&[1, 0, 0, 0][..], &n.to_le_bytes(), b"C286"].concat();
+    let init =
+        [regs16(0x3fff, &[1, 2, 0, 0, 0x100, 0x200, 0, 0, 0x80, 0, 0, 0, 4, 0xf002]), ram(&[(0x1004, 0), (0x1005, 0xd8), (0x1006, 0xf4)])];
+    let fina = [regs16(1 << 12 | 1, &[3, 7]), ram(&[(0x2000, 9)])];
+    let test = [
+        0u32.to_le_bytes().to_vec(),
+        chunk(b"NAME", &counted(b"lock add al,bl")),
+        chunk(b"BYTS", &counted(&[0, 0xd8, 0xf4])),
+        chunk(b"INIT", &init.concat()),
+        chunk(b"FINA", &fina.concat()),
+        chunk(b"EXCP", &[13, 0, 0x20, 0, 0]),
+        chunk(b"HASH", &[0; 20]),
+    ];
+    let mask = regs16(1 << 13, &[0xffef])[8..].to_vec();
+    [chunk(b"MOO ", &header), chunk(b"RMSK", &mask), chunk(b"TEST", &test.concat()).repeat(n as usize)].concat()
+}
+
+fn parse(data: &[u8]) -> Result<Vec<Vector>, String> {
+    moo::Reader::new(data, &Arc::from("f.MOO"), None).and_then(Iterator::collect).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_moo_test_becomes_a_vector() {
+    let vectors = parse(&add_file(2)).unwrap();
+    let v = &vectors[1];
+    assert_eq!(
+        (v.name.as_str(), v.mnemonic.as_str(), &v.model, v.mode, v.stop),
+        ("lock add al,bl", "add", &Model::I80286, Mode::Real, Stop::Hlt)
+    );
+    let start = v.initial();
+    assert_eq!((start.gpr[0], start.gpr[3], start.gpr[4], start.rip, start.sel[1], start.sel[2]), (1, 2, 0x80, 4, 0x100, 0x200));
+    assert_eq!(start.rflags, 2, "the top four bits are masked on load");
+    assert_eq!((v.at, v.bytes.len()), (0x1004, 3));
+    let want = |reg| v.want.regs.iter().find(|r| r.reg == reg).unwrap();
+    assert_eq!((want(Reg::Gpr(0)).value, want(Reg::Gpr(0)).mask), (value(3), value(0xffff)));
+    assert_eq!(want(Reg::Gpr(3)).value, value(2), "a register that the final state does not name is unchanged");
+    assert_eq!((want(Reg::Rflags).value, want(Reg::Rflags).mask), (value(2), value(0xffef)));
+    let mem: Vec<_> = v.want.mem.iter().map(|m| (m.at, m.value, m.mask)).collect();
+    assert_eq!(mem, [(0x1004, 0, 0xff), (0x1005, 0xd8, 0xff), (0x1006, 0xf4, 0xff), (0x2000, 9, 0xef)]);
+}
+
+#[test]
+fn broken_moo_files_are_refused_with_their_place() {
+    let good = add_file(1);
+    let header = 20;
+    for (data, want) in [
+        (vec![], "f.MOO at byte 0: an empty file"),
+        (b"JUNKJUNK".to_vec(), "at byte 8: chunk JUNK needs"),
+        (chunk(b"TEST", &[]), "not a MOO file"),
+        (good[..header].to_vec(), "at byte 12: the header says 1 tests, the file holds 0"),
+        (good[..good.len() - 1].to_vec(), "chunk TEST needs"),
+        ([&good[..8], &[2], &good[9..]].concat(), "MOO version 2.0 is unknown"),
+        ([&good[..header], &[0, 1, 2, 3], &good[header..]].concat(), "at byte 20: [00, 01, 02, 03] is no chunk id"),
+        ([&good[..header], b"TEST\x04\0\0\0\0\0\0\0"].concat(), "a test without an initial state"),
+        ([&good[..header], &chunk(b"RMSK", &[0xff, 0xff])].concat(), "has bits beyond the 14 registers"),
+    ] {
+        let error = parse(&data).expect_err(want);
+        assert!(error.starts_with("f.MOO at byte ") && error.contains(want), "got {error}\nwant {want}");
+    }
+}
+
+#[test]
+fn damaged_moo_files_are_errors_not_panics() {
+    let good = add_file(3);
+    let mut state = 0x0123_4567_89ab_cdef_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut refused = 0;
+    for round in 0..30_000 {
+        let mut data = good.clone();
+        if round % 5 == 0 {
+            data.truncate(random() as usize % data.len());
+        }
+        for _ in 0..1 + round % 3 {
+            if !data.is_empty() {
+                let at = random() as usize % data.len();
+                data[at] = random() as u8;
+            }
+        }
+        refused += usize::from(parse(&data).is_err());
+    }
+    assert!(refused > 10_000, "{refused} refused");
+}
+
+/// An engine that does nothing but give the expected state back, and knows no 8086.
+struct Obedient {
+    wrong: Option<&'static str>,
+}
+
+impl VectorEngine for Obedient {
+    fn run(&mut self, v: &Vector) -> Outcome {
+        if v.model == Model::I8086 {
+            return Outcome::Skipped("model 8086 not implemented".into());
+        }
+        let mut regs = v.initial();
+        for check in &v.want.regs {
+            regs.set(check.reg, check.value);
+        }
+        let mem = v.want.mem.iter().map(|m| Some(m.value)).collect();
+        match self.wrong {
+            Some("panic") => panic!("a bug"),
+            Some(_) => regs.rflags ^= 1,
+            None => {}
+        }
+        Outcome::Ran(Box::new(Final { end: End::Stopped, regs, mem }))
+    }
+}
+
+fn settings() -> Settings {
+    Settings { engines: vec![EngineChoice::Interp, EngineChoice::Jit], jobs: 2, filter: None, fail_fast: false, keep: 2 }
+}
+
+fn obedient(_: EngineChoice) -> Result<Box<dyn VectorEngine>, String> {
+    Ok(Box::new(Obedient { wrong: None }))
+}
+
+fn xz(data: &[u8]) -> Vec<u8> {
+    let mut out = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    out.write_all(data).unwrap();
+    out.finish().unwrap()
+}
+
+const JSON: &str = r#"{"name": "nop/plain", "mode": "64", "code": "90", "stop": {"count": 1}, "want": {"rax": "0x0"}}"#;
+
+/// A folder with every kind of file.
+fn suite(dir: &Path) -> PathBuf {
+    let sub = dir.join("sub/deep");
+    std::fs::create_dir_all(&sub).unwrap();
+    let metadata = br#"{"opcodes": {"00": {"flags-mask": 65534}}}"#;
+    let mut tar = tar::Builder::new(Vec::new());
+    // The metadata stands behind the tests.
+    for (name, data) in [("a.MOO", &add_file(4)[..]), ("note.txt", b"x"), ("metadata.json", metadata)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, data).unwrap();
+    }
+    std::fs::write(dir.join("a.tar.xz"), xz(&tar.into_inner().unwrap())).unwrap();
+    std::fs::write(sub.join("b.MOO"), add_file(3)).unwrap();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(&add_file(2)).unwrap();
+    std::fs::write(dir.join("c.moo.gz"), gz.finish().unwrap()).unwrap();
+    std::fs::write(dir.join("d.jsonl"), format!("{JSON}\n{JSON}\n")).unwrap();
+    std::fs::write(dir.join("e.jsonl.xz"), xz(JSON.as_bytes())).unwrap();
+    dir.to_owned()
+}
+
+#[test]
+fn folders_and_archives() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = suite(dir.path());
+    let report = run(&[path], &settings(), &obedient, &AtomicU64::new(0)).unwrap();
+    assert_eq!(report.errors, []);
+    let json = report.json();
+    assert_eq!(json["totals"], serde_json::json!({"ran": 24, "passed": 24, "failed": 0, "skipped": 0}));
+    assert_eq!(json["engines"][1]["engine"], "jit");
+    let add = &json["engines"][0]["mnemonics"][0];
+    assert_eq!((&add["mnemonic"], &add["ran"], &add["features"]), (&"add".into(), &9.into(), &serde_json::json!(["INTEL8086"])));
+    assert!(report.text(5).contains("ran 24, passed 24, failed 0, skipped 0"));
+}
+
+#[test]
+fn failures_carry_flags_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.MOO");
+    std::fs::write(&file, add_file(5)).unwrap();
+    let wrong = |_| Ok(Box::new(Obedient { wrong: Some("cf") }) as Box<dyn VectorEngine>);
+    let report = run(std::slice::from_ref(&file), &settings(), &wrong, &AtomicU64::new(0)).unwrap();
+    let json = report.json();
+    assert_eq!(json["totals"], serde_json::json!({"ran": 10, "passed": 0, "failed": 10, "skipped": 0}));
+    let failures = json["engines"][0]["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 2, "two a mnemonic are kept");
+    assert_eq!(failures[0]["diffs"][0]["what"], "eflags");
+    assert_eq!(failures[0]["diffs"][0]["note"], "CF want 0 got 1");
+    assert_eq!(failures[0]["code"], "00d8f4");
+    // The suite's metadata masks the flag.
+    std::fs::write(dir.path().join("metadata.json"), r#"{"opcodes": {"00": {"flags-mask": 65534}}}"#).unwrap();
+    let report = run(&[file], &settings(), &wrong, &AtomicU64::new(0)).unwrap();
+    assert_eq!(report.totals().failed, 0);
+}
+
+#[test]
+fn panics_skips_filters_and_bad_files_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.MOO");
+    let mut i8086 = add_file(3);
+    i8086[16..20].copy_from_slice(b"8086");
+    std::fs::write(&file, i8086).unwrap();
+    let files = std::slice::from_ref(&file);
+    let report = run(files, &settings(), &obedient, &AtomicU64::new(0)).unwrap();
+    assert_eq!((report.totals().ran, report.totals().skipped), (0, 6));
+    assert!(report.text(5).contains("skipped 3: model 8086 not implemented"));
+
+    let filtered = Settings { filter: Some("adc".into()), ..settings() };
+    assert_eq!(run(files, &filtered, &obedient, &AtomicU64::new(0)).unwrap().totals().skipped, 0);
+
+    std::fs::write(&file, &add_file(200)[..20_000]).unwrap();
+    let report = run(files, &settings(), &obedient, &AtomicU64::new(0)).unwrap();
+    assert!(report.totals().passed > 50 && report.errors.len() == 1, "{:?} {:?}", report.totals(), report.errors);
+
+    std::fs::write(&file, add_file(3)).unwrap();
+    let panics = |_| Ok(Box::new(Obedient { wrong: Some("panic") }) as Box<dyn VectorEngine>);
+    let report = run(files, &settings(), &panics, &AtomicU64::new(0)).unwrap();
+    assert_eq!(report.totals().failed, 6);
+    assert!(report.text(9).contains("a panic: a bug"));
+    let fast = Settings { fail_fast: true, jobs: 1, engines: vec![EngineChoice::Ir], ..settings() };
+    assert_eq!(run(files, &fast, &panics, &AtomicU64::new(0)).unwrap().totals().ran, 1);
+
+    let error = run(&[dir.path().join("no.MOO")], &settings(), &obedient, &AtomicU64::new(0)).unwrap_err().to_string();
+    assert!(error.contains("no.MOO: "), "{error}");
+    std::fs::write(dir.path().join("x.tar.xz"), b"not an archive").unwrap();
+    let report = run(&[dir.path().join("x.tar.xz")], &settings(), &obedient, &AtomicU64::new(0)).unwrap();
+    assert!(report.errors[0].to_string().contains("x.tar.xz at byte 0: cannot be unpacked"), "{:?}", report.errors);
+}
+
+/// The samples that stand beside a checkout, when they do.
+#[test]
+fn the_shared_samples_parse() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
+    let files = ["80286.tar.xz", "80386-00.MOO", "8086.tar.xz"].map(|f| shared.join(f));
+    if !files.iter().all(|f| f.exists()) {
+        eprintln!("no {}: nothing to parse", shared.display());
+        return;
+    }
+    let one = Settings { engines: vec![EngineChoice::Interp], ..settings() };
+    let report = run(&files, &one, &obedient, &AtomicU64::new(0)).unwrap();
+    assert_eq!(report.errors, []);
+    assert_eq!((report.totals().passed, report.totals().skipped), (59_420, 64_400));
+}
