@@ -291,6 +291,55 @@ impl Cpu {
         self.state.gpr[r & 15]
     }
 
+    /// Takes over the architectural state of another CPU; translations and caches are flushed.
+    pub fn copy_from(&mut self, other: &Cpu) {
+        let (to, from) = (&mut *self.state, &*other.state);
+        to.gpr = from.gpr;
+        to.rip = from.rip;
+        to.flags = from.flags;
+        to.budget = from.budget;
+        to.attention = from.attention;
+        to.seg = from.seg;
+        to.mxcsr = from.mxcsr;
+        to.system_flags = from.system_flags;
+        to.xmm = from.xmm;
+        (self.cr0, self.cr2, self.cr3, self.cr4, self.efer) = (other.cr0, other.cr2, other.cr3, other.cr4, other.efer);
+        (self.cpl, self.dr, self.gdtr, self.idtr) = (other.cpl, other.dr, other.gdtr, other.idtr);
+        (self.ldtr, self.tr, self.pdpte) = (other.ldtr, other.tr, other.pdpte);
+        self.fault_address = other.fault_address;
+        self.msr = other.msr.clone();
+        self.flush_tlb();
+        self.update_context();
+    }
+
+    /// Up to `n` instructions at a linear address as text, without disturbing the guest: it stops at the first unmapped byte.
+    pub fn disassemble(&mut self, linear: u64, n: usize) -> Vec<String> {
+        use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+        let bits = match self.mode() {
+            egret_isa::Mode::M16 => 16,
+            egret_isa::Mode::M32 => 32,
+            egret_isa::Mode::M64 => 64,
+        };
+        let address = self.fault_address;
+        let mut bytes = Vec::new();
+        for at in 0..15 * n as u64 {
+            let Ok(phys) = self.fetch_address(linear.wrapping_add(at)) else { break };
+            let Some(byte) = self.ram.load(Phys(phys), 1) else { break };
+            bytes.push(byte as u8);
+        }
+        self.fault_address = address;
+        let mut decoder = Decoder::with_ip(bits, &bytes, linear, DecoderOptions::NONE);
+        let mut formatter = NasmFormatter::new();
+        let mut lines = Vec::new();
+        while decoder.can_decode() && lines.len() < n {
+            let insn = decoder.decode();
+            let mut text = String::new();
+            formatter.format(&insn, &mut text);
+            lines.push(format!("{:016x}  {text}", insn.ip()));
+        }
+        lines
+    }
+
     /// The linear address of the next instruction.
     #[inline]
     #[must_use]

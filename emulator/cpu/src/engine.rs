@@ -13,6 +13,8 @@ pub enum Exit {
     Shutdown,
     /// A device raised an event.
     Yield,
+    /// Lockstep found a difference: see [`Engine::report`].
+    Diverged,
 }
 
 /// An executor of a CPU's instructions.
@@ -26,6 +28,11 @@ pub trait Engine {
 
     /// Forgets everything derived from guest memory, after it was changed other than by the CPU.
     fn flush(&mut self, cpu: &mut Cpu);
+
+    /// What [`Exit::Diverged`] was about.
+    fn report(&self) -> Option<String> {
+        None
+    }
 
     /// Counters by name, for `--stats`.
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -2,7 +2,7 @@
 
 use egret_bus::Phys;
 
-/// The machine as the CPU sees it. `retired` is the number of instructions executed so far, for clocks that count them.
+/// The machine as the CPU sees it.
 pub trait System {
     /// IN.
     fn port_read(&mut self, port: u16, size: u8) -> u32;
@@ -22,8 +22,8 @@ pub trait System {
     }
     /// The time-stamp counter.
     fn tsc(&mut self) -> u64;
-    /// Tells the clock how many instructions have been retired.
-    fn retired(&mut self, _instructions: u64) {}
+    /// Tells where in the slice the CPU is, as budget left, before it asks for interrupts.
+    fn position(&mut self, _budget: i64) {}
     /// Reads an MSR of the local APIC (1Bh, 6E0h, 800h-8FFh); `None` when there is none.
     fn apic_read(&mut self, _msr: u32) -> Option<u64> {
         None
@@ -38,7 +38,7 @@ pub trait System {
     }
     /// Sets the task priority (CR8).
     fn set_task_priority(&mut self, _value: u8) {}
-    /// A write of FERR# (true: an unmasked x87 exception with CR0.NE clear).
+    /// Drives FERR# (high: an unmasked x87 exception with CR0.NE clear).
     fn set_ferr(&mut self, _level: bool) {}
     /// Whether the device side wants the run loop back after the last access.
     fn wants_attention(&mut self) -> bool {

@@ -1,1 +1,10 @@
-//! See Cargo.toml's description.
+//! The PC: its parts list, the ways to start it, the loop that runs it.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod control;
+pub mod lockstep;
+
+pub use clock::{Clock, ClockSource};
+pub use control::Control;
+pub use lockstep::Lockstep;
