@@ -2,7 +2,7 @@
 
 use super::host::{Fault, Form, State};
 use egret_isa::fp::Env;
-use egret_isa::vec::{Mem, MmxState, Op, Operand, VecInsn, compare, eval_fp, eval2, eval2_mmx};
+use egret_isa::vec::{Mem, MmxState, Op, Operand, VecInsn, compare, compare_strings, eval_fp, eval2, eval2_mmx, eval3, test};
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 /// A decoded instruction with its plan.
@@ -39,7 +39,7 @@ impl Insn {
             Operand::Gpr64 => s.gpr[self.register(n)].into(),
             Operand::Imm8 => self.imm().into(),
             Operand::Mxcsr => s.mxcsr.into(),
-            Operand::Mem | Operand::Flags => panic!("{}: {what:?} is not read", self.insn),
+            _ => panic!("{}: {what:?} is not read", self.insn),
         }
     }
 
@@ -51,6 +51,8 @@ impl Insn {
             Operand::Gpr32 => s.gpr[self.register(0)] = u64::from(v as u32),
             Operand::Gpr64 => s.gpr[self.register(0)] = v as u64,
             Operand::Mxcsr => s.mxcsr = v as u32,
+            Operand::Ecx => s.gpr[1] = v as u64,
+            Operand::Xmm0 => s.xmm[0] = v,
             Operand::Mem | Operand::Flags | Operand::Imm8 => panic!("{}: not written", self.insn),
         }
     }
@@ -83,6 +85,17 @@ impl Insn {
         let result = match plan.op(memory) {
             Op::Vec(op) if plan.mmx_lanes => eval2_mmx(op, a as u64, b as u64, imm).into(),
             Op::Vec(op) => eval2(op, a, b, imm),
+            Op::Vec3(op) => eval3(op, a, b, s.xmm[0]),
+            Op::Test => {
+                let (zf, cf) = test(a, b);
+                s.flags = u64::from(zf) << 6 | u64::from(cf);
+                return;
+            }
+            Op::Strings(op) => {
+                let r = compare_strings(op, a, b, s.gpr[0], s.gpr[2], imm);
+                s.flags = u64::from(r.of) << 11 | u64::from(r.sf) << 7 | u64::from(r.zf) << 6 | u64::from(r.cf);
+                r.value
+            }
             Op::MaskedStore => {
                 let Mem::Store { bytes, .. } = plan.mem else { panic!("a masked store stores") };
                 let stored = masked(memory_operand(s), a, b, bytes);

@@ -117,6 +117,20 @@ impl Rng {
         bits ^ (self.next() & 1 << 63)
     }
 
+    /// Strings of few different characters, some ended by a null; also lengths.
+    pub fn text(&mut self) -> u128 {
+        let length = u128::from(self.below(40)).wrapping_sub(20);
+        match self.below(5) {
+            0 => self.integer(),
+            // As a general register this is a small length of either sign.
+            1 => (self.wide() << 64) | (length & u128::from(u64::MAX)),
+            n => {
+                let alphabet = if n == 2 { [0x61, 0x62, 0x63, 0x61] } else { [0x61, 0x62, 0, 0x80] };
+                u128::from_le_bytes(core::array::from_fn(|_| self.pick(&alphabet)))
+            }
+        }
+    }
+
     /// A value for floating-point lanes; single or double lanes at random, for conversions see either.
     pub fn float(&mut self) -> u128 {
         match self.below(5) {

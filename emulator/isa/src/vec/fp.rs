@@ -173,17 +173,27 @@ fn horizontal(op: FpOp, env: &mut Env, a: u128, b: u128) -> u128 {
     }
 }
 
+/// Ends a step of a dot product: exceptions of a step before it do not count as detected together with those of the next.
+/// False if the step faulted.
+fn step(env: &mut Env) -> bool {
+    let fine = env.unmasked().is_empty();
+    if fine {
+        *env = Env::from_mxcsr(env.mxcsr());
+    }
+    fine
+}
+
 /// SDM Vol. 2, "DPPS": products, then their sums in pairs, each step rounded and with its exceptions. A later step is not reached when
 /// an earlier one has an unmasked exception.
 fn dot32(env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
     let (a, b) = (split_u32(a), split_u32(b));
     let products: [u32; 4] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { fp::mul32(env, a[i], b[i]) } else { 0 });
-    if !env.unmasked().is_empty() {
+    if !step(env) {
         return 0;
     }
     let low = fp::add32(env, products[0], products[1]);
     let high = fp::add32(env, products[2], products[3]);
-    if !env.unmasked().is_empty() {
+    if !step(env) {
         return 0;
     }
     let sum = fp::add32(env, low, high);
@@ -194,7 +204,7 @@ fn dot32(env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
 fn dot64(env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
     let (a, b) = (split_u64(a), split_u64(b));
     let products: [u64; 2] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { fp::mul64(env, a[i], b[i]) } else { 0 });
-    if !env.unmasked().is_empty() {
+    if !step(env) {
         return 0;
     }
     let sum = fp::add64(env, products[0], products[1]);

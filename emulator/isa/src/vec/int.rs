@@ -1,8 +1,8 @@
 //! Evaluation of the integer and bitwise operations.
 
 use super::lanes::*;
-use super::shuffle;
-use super::{Shape, VecOp};
+use super::{Shape, Vec3Op, VecOp};
+use super::{crypto, shuffle};
 
 /// The result of `op` on 128-bit values. Total: every operation is defined for every operand and immediate.
 ///
@@ -45,8 +45,29 @@ pub fn eval2(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         SlidingAbsDiff => sliding_abs_diff(a, b, imm),
         MinPosU16 => min_pos(b),
         AddPairs(_) | SubPairs(_) | AddPairsSat16 | SubPairsSat16 => pairs(op, a, b),
+        CarrylessMul => crypto::carryless_mul(a, b, imm),
+        AesEnc | AesEncLast | AesDec | AesDecLast | AesImc | AesKeygenAssist => crypto::aes(op, a, b, imm),
+        Sha1Rounds4 | Sha1NextE | Sha1Msg1 | Sha1Msg2 | Sha256Msg1 | Sha256Msg2 => crypto::sha(op, a, b, imm),
         _ => shuffle::eval(op, a, b, imm),
     }
+}
+
+/// The result of an operation with three sources; `c` is XMM0.
+#[inline]
+pub fn eval3(op: Vec3Op, a: u128, b: u128, c: u128) -> u128 {
+    match op {
+        Vec3Op::BlendVar(s) => {
+            let mask = signed!(s, c, c, |x, _y| if x < 0 { -1 } else { 0 });
+            (a & !mask) | (b & mask)
+        }
+        Vec3Op::Sha256Rounds2 => crypto::sha256_rounds2(a, b, c),
+    }
+}
+
+/// PTEST: (ZF, CF). The other arithmetic flags are cleared.
+#[inline]
+pub fn test(a: u128, b: u128) -> (bool, bool) {
+    (a & b == 0, !a & b == 0)
 }
 
 /// The result of `op` on MMX registers: as [`eval2`], with the lane counts of 64 bits.

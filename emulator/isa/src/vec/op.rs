@@ -180,6 +180,52 @@ pub enum VecOp {
     InsertPs,
     /// INSERTPS with a memory source: the lane selection of the source is not used.
     InsertPsMem,
+    /// Carry-less product of the quadwords named by the immediate (PCLMULQDQ).
+    CarrylessMul,
+    /// One AES encryption round of `a` with the round key `b`.
+    AesEnc,
+    /// The last AES encryption round.
+    AesEncLast,
+    /// One AES decryption round of `a` with the round key `b` (of the equivalent inverse cipher).
+    AesDec,
+    /// The last AES decryption round.
+    AesDecLast,
+    /// InvMixColumns of `b`.
+    AesImc,
+    /// A step of the AES key expansion of `b` with the immediate as round constant.
+    AesKeygenAssist,
+    /// Four SHA-1 rounds; the immediate's low two bits name the function and constant.
+    Sha1Rounds4,
+    /// SHA1NEXTE.
+    Sha1NextE,
+    /// SHA1MSG1.
+    Sha1Msg1,
+    /// SHA1MSG2.
+    Sha1Msg2,
+    /// SHA256MSG1.
+    Sha256Msg1,
+    /// SHA256MSG2.
+    Sha256Msg2,
+}
+
+/// Operations with XMM0 as a third source, `c`. Evaluated by [`eval3`](super::eval3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Vec3Op {
+    /// Lanes of `b` where the sign bit of `c`'s lane is set, else of `a`.
+    BlendVar(Shape),
+    /// Two SHA-256 rounds with the message words (plus constants) in `c`.
+    Sha256Rounds2,
+}
+
+/// PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM. Evaluated by [`compare_strings`](super::compare_strings).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StringOp {
+    /// Lengths are in EAX (of `a`) and EDX (of `b`); otherwise a null element ends a string.
+    pub explicit: bool,
+    /// The lengths are in RAX and RDX.
+    pub wide: bool,
+    /// The result is a mask in XMM0, otherwise an index in ECX.
+    pub mask: bool,
 }
 
 impl VecOp {
@@ -202,6 +248,8 @@ impl VecOp {
                 | ExtendS(..)
                 | ExtendU(..)
                 | MinPosU16
+                | AesImc
+                | AesKeygenAssist
         )
     }
 
@@ -222,6 +270,9 @@ impl VecOp {
                 | Blend(_)
                 | InsertPs
                 | InsertPsMem
+                | CarrylessMul
+                | AesKeygenAssist
+                | Sha1Rounds4
         )
     }
 }

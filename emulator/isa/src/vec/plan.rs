@@ -1,12 +1,14 @@
 //! The plan of an instruction: what it computes and where the values come from and go to.
 
-use super::{Fmt, FpOp, VecOp};
+use super::{Fmt, FpOp, StringOp, Vec3Op, VecOp};
 
 /// What an instruction computes from `a`, `b` and the immediate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// [`eval2`](super::eval2), or [`eval2_mmx`](super::eval2_mmx) when [`VecInsn::mmx_lanes`] says so.
     Vec(VecOp),
+    /// [`eval3`](super::eval3), with XMM0 as the third source.
+    Vec3(Vec3Op),
     /// [`eval_fp`](super::eval_fp). An unmasked exception is #XM and nothing is written.
     Fp(FpOp),
     /// COMISS and the like: [`compare`](super::compare) sets ZF, PF and CF, clears OF, SF and AF. `signaling`: a quiet NaN is invalid too.
@@ -16,6 +18,10 @@ pub enum Op {
         /// COMISS, COMISD; false for UCOMISS, UCOMISD.
         signaling: bool,
     },
+    /// PTEST: [`test`](super::test) sets ZF and CF, the others are cleared.
+    Test,
+    /// [`compare_strings`](super::compare_strings): the lengths come from RAX and RDX, CF, ZF, SF and OF are set, PF and AF cleared.
+    Strings(StringOp),
     /// MASKMOVQ, MASKMOVDQU: bytes of `a` go to DS:rDI (DS can be overridden) where bit 7 of the byte of `b` is set.
     MaskedStore,
     /// EMMS: the x87 tag word becomes all ones.
@@ -41,6 +47,10 @@ pub enum Operand {
     Mem,
     /// ZF, PF and CF; OF, SF and AF are cleared.
     Flags,
+    /// ECX, written without being named (PCMPESTRI, PCMPISTRI).
+    Ecx,
+    /// XMM0, written without being named (PCMPESTRM, PCMPISTRM).
+    Xmm0,
     /// MXCSR. Writing a reserved bit is #GP(0).
     Mxcsr,
 }
@@ -138,7 +148,8 @@ impl VecInsn {
         match self.op {
             Op::Vec(op) => op.reads_imm() || matches!(self.b, Operand::Imm8),
             Op::Fp(op) => op.reads_imm(),
-            Op::Compare { .. } | Op::MaskedStore | Op::Emms => false,
+            Op::Strings(_) => true,
+            Op::Vec3(_) | Op::Compare { .. } | Op::Test | Op::MaskedStore | Op::Emms => false,
         }
     }
 
@@ -147,7 +158,7 @@ impl VecInsn {
         match self.op {
             Op::Fp(FpOp::Rcp(_) | FpOp::Rsqrt(_)) => false,
             Op::Fp(_) | Op::Compare { .. } => true,
-            Op::Vec(_) | Op::MaskedStore | Op::Emms => false,
+            Op::Vec(_) | Op::Vec3(_) | Op::Test | Op::Strings(_) | Op::MaskedStore | Op::Emms => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From iced's code of an encoding to its plan: one row per encoding.
 
+mod ext;
 mod fp;
 mod int;
 mod moves;
@@ -12,7 +13,7 @@ use super::{FpOp, VecOp};
 /// The plan of a legacy-encoded MMX or SSE instruction; `None` for everything else, and for fences, prefetches and the
 /// state-saving instructions, which compute nothing.
 pub fn decode(code: Code) -> Option<VecInsn> {
-    moves::decode(code).or_else(|| int::decode(code)).or_else(|| fp::decode(code))
+    moves::decode(code).or_else(|| int::decode(code)).or_else(|| fp::decode(code)).or_else(|| ext::decode(code))
 }
 
 /// A plan with everything named but the options, which the methods below add.
@@ -20,12 +21,12 @@ fn plan(op: Op, dst: Operand, b: Operand, mem: Mem) -> VecInsn {
     let reads_a = match op {
         Op::Vec(op) => op.reads_a(),
         Op::Fp(op) => op.reads_a(),
-        Op::Compare { .. } | Op::MaskedStore => true,
+        Op::Vec3(_) | Op::Compare { .. } | Op::Test | Op::Strings(_) | Op::MaskedStore => true,
         Op::Emms => false,
     };
     let a = match dst {
         _ if !reads_a => Operand::None,
-        Operand::Flags => Operand::Xmm,
+        Operand::Flags | Operand::Ecx | Operand::Xmm0 => Operand::Xmm,
         Operand::Mem => b,
         _ => dst,
     };
