@@ -22,7 +22,7 @@ pub fn plan(code: Code) -> Option<&'static VecInsn> {
 pub(super) fn has_ops(i: &Insn) -> bool {
     plan(i.code).is_some_and(|p| {
         matches!(p.check, Check::Sse | Check::None)
-            && !matches!(p.op, Op::MaskedStore | Op::Emms)
+            && !matches!(p.op, Op::Vec3(_) | Op::Test | Op::Strings(_) | Op::MaskedStore | Op::Emms)
             && ![p.dst, p.b].iter().any(|o| matches!(o, Operand::Mxcsr | Operand::Mm))
     })
 }
@@ -59,7 +59,7 @@ pub(super) fn execute<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
             e.set_flags_word(crate::flags::ARITH, word);
             return Ok(());
         }
-        Op::MaskedStore | Op::Emms => return e.call(i),
+        Op::Vec3(_) | Op::Test | Op::Strings(_) | Op::MaskedStore | Op::Emms => return e.call(i),
     };
     if let (Mem::Store { bytes, aligned }, true) = (p.mem, memory) {
         return store(e, i, bytes, aligned, result);
