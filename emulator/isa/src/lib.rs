@@ -11,6 +11,7 @@ pub mod ir;
 pub mod ops;
 pub mod sem;
 pub mod vec;
+pub mod x87;
 
 pub use emit::{Emit, Unit};
 pub use insn::{Ctx, Insn, Mem, Mode, Operand, Rep, Seg};

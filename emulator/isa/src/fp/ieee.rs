@@ -84,13 +84,18 @@ fn signed<F: Ieee>(sign: bool, magnitude: u64) -> u64 {
 
 /// Rounds to the format.
 pub(super) fn pack<F: Ieee>(env: &mut Env, num: &Num) -> u64 {
+    pack_up::<F>(env, num).0
+}
+
+/// Rounds to the format, and tells whether the magnitude went up.
+pub(super) fn pack_up<F: Ieee>(env: &mut Env, num: &Num) -> (u64, bool) {
     let r = round(env, &F::FORMAT, num);
     let magnitude = if r.mant >> (F::P - 1) != 0 {
         ((r.exp.wrapping_add(F::EMAX) as u64 & F::EXP_ONES) << (F::P - 1)) | (r.mant & F::FRAC)
     } else {
         r.mant
     };
-    signed::<F>(num.sign, magnitude)
+    (signed::<F>(num.sign, magnitude), r.up)
 }
 
 /// The masked response to an invalid operation.

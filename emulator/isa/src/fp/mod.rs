@@ -9,6 +9,7 @@
 
 mod approx;
 mod convert;
+pub mod f80;
 mod ieee;
 mod native;
 mod num;

@@ -98,7 +98,7 @@ impl Num {
         Num { sign: false, exp: (self.exp - odd) >> 1, sig }
     }
 
-    /// Rounds to an integer: its magnitude, and whether it differs from the number.
+    /// Rounds to an integer: its magnitude, whether it differs from the number, and whether it is larger.
     /// `None` if the magnitude does not fit in 64 bits.
     pub fn to_integer(self, rounding: Rounding) -> Option<Integer> {
         if self.exp > 63 {
@@ -109,7 +109,7 @@ impl Num {
             e => (0, shift_right_jam(self.sig, (-1 - e) as u32)),
         };
         let up = round_up(rounding, self.sign, int & 1 != 0, rest);
-        Some(Integer { magnitude: int.checked_add(u64::from(up))?, inexact: rest != 0 })
+        Some(Integer { magnitude: int.checked_add(u64::from(up))?, inexact: rest != 0, up })
     }
 }
 
@@ -117,6 +117,7 @@ impl Num {
 pub(crate) struct Integer {
     pub magnitude: u64,
     pub inexact: bool,
+    pub up: bool,
 }
 
 /// `n / d` and `n % d` for a quotient known to fit in 64 bits.
