@@ -1,6 +1,8 @@
 //! The PC: its parts list, the ways to start it, the loop that runs it.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
+pub mod boot;
 pub mod clock;
 pub mod control;
 pub mod lockstep;
