@@ -112,7 +112,12 @@ pub(super) fn aes(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
 pub(super) fn carryless_mul(a: u128, b: u128, imm: u8) -> u128 {
     let a = split_u64(a)[usize::from(imm & 1)];
     let b = split_u64(b)[usize::from(imm >> 4 & 1)];
-    (0..64).fold(0, |product, n| product ^ ((u128::from(a) << n) & 0u128.wrapping_sub(u128::from(b >> n & 1))))
+    // The multiples of `a` by all polynomials of four bits, then Horner's scheme.
+    let mut multiples = [0u128; 16];
+    for n in 1..16 {
+        multiples[n] = (multiples[n / 2] << 1) ^ if n % 2 != 0 { u128::from(a) } else { 0 };
+    }
+    (0..16).rev().fold(0, |product, n| (product << 4) ^ multiples[(b >> (4 * n) & 15) as usize])
 }
 
 /// Doublewords with the most significant first, the order in which the SHA instructions name them.
@@ -198,4 +203,70 @@ pub(super) fn sha256_rounds2(state1: u128, state0: u128, wk: u128) -> u128 {
     }
     let _ = (c, d, g, h);
     from_words([a, b, e, f])
+}
+
+/// Known answers, for hosts that have no such instructions to compare with.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vec::{Vec3Op, eval2, eval3};
+
+    fn aes128_keys(key: u128) -> [u128; 11] {
+        let constants = [1, 2, 4, 8, 16, 32, 64, 128, 0x1b, 0x36];
+        let mut keys = [key; 11];
+        for (n, &constant) in constants.iter().enumerate() {
+            let word = eval2(VecOp::AesKeygenAssist, 0, keys[n], constant) >> 96;
+            let k = keys[n];
+            let spread = k ^ (k << 32) ^ (k << 64) ^ (k << 96);
+            keys[n + 1] = spread ^ (word | word << 32 | word << 64 | word << 96);
+        }
+        keys
+    }
+
+    /// FIPS 197, appendix C.1.
+    #[test]
+    fn aes128() {
+        let keys = aes128_keys(u128::from_be_bytes(core::array::from_fn(|i| i as u8)).swap_bytes());
+        let plain = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.swap_bytes();
+        let mut state = plain ^ keys[0];
+        for &key in &keys[1..10] {
+            state = eval2(VecOp::AesEnc, state, key, 0);
+        }
+        state = eval2(VecOp::AesEncLast, state, keys[10], 0);
+        assert_eq!(state.swap_bytes(), 0x69c4_e0d8_6a7b_0430_d8cd_b780_70b4_c55a);
+        state ^= keys[10];
+        for &key in keys[1..10].iter().rev() {
+            state = eval2(VecOp::AesDec, state, eval2(VecOp::AesImc, 0, key, 0), 0);
+        }
+        assert_eq!(eval2(VecOp::AesDecLast, state, keys[0], 0), plain);
+    }
+
+    /// The block of "abc": 16 words, padded.
+    const ABC: [u32; 16] = [0x6162_6380, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24];
+
+    /// The first two rounds of the SHA-256 example "abc" of NIST's example values: A to H after t = 1.
+    #[test]
+    fn sha256_two_rounds() {
+        let abef = from_words([0x6a09_e667, 0xbb67_ae85, 0x510e_527f, 0x9b05_688c]);
+        let cdgh = from_words([0x3c6e_f372, 0xa54f_f53a, 0x1f83_d9ab, 0x5be0_cd19]);
+        let wk = u128::from(ABC[0].wrapping_add(0x428a_2f98)) | u128::from(ABC[1].wrapping_add(0x7137_4491)) << 32;
+        let after = eval3(Vec3Op::Sha256Rounds2, cdgh, abef, wk);
+        assert_eq!(words(after), [0x5a6a_d9ad, 0x5d6a_ebcd, 0x78ce_7989, 0xfa2a_4622]);
+    }
+
+    /// The first four rounds of the SHA-1 example "abc" of FIPS 180: A to D after t = 3.
+    #[test]
+    fn sha1_four_rounds() {
+        let abcd = from_words([0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476]);
+        let message = from_words([ABC[0].wrapping_add(0xc3d2_e1f0), ABC[1], ABC[2], ABC[3]]);
+        let after = words(eval2(VecOp::Sha1Rounds4, abcd, message, 0));
+        assert_eq!(after, [0xcdd8_e11b, 0xa139_0f08, 0x6264_14db, 0xc045_bf0c]);
+    }
+
+    #[test]
+    fn carryless() {
+        let all = u128::from(u64::MAX);
+        assert_eq!(eval2(VecOp::CarrylessMul, all, all << 64, 0x10), 0x5555_5555_5555_5555_5555_5555_5555_5555);
+        assert_eq!(eval2(VecOp::CarrylessMul, 3 << 64, 3, 0x01), 5);
+    }
 }

@@ -38,8 +38,8 @@ pub(super) fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
             let mask = spread(s, u32::from(imm));
             (a & !mask) | (b & mask)
         }
-        ExtendS(from, to) => extend(from, to, b, true),
-        ExtendU(from, to) => extend(from, to, b, false),
+        ExtendS(from, to) => extend_s(from, to, b),
+        ExtendU(from, to) => extend_u(from, to, b),
         InsertPs => insert_ps(a, b >> (32 * u32::from(imm >> 6)), imm),
         InsertPsMem => insert_ps(a, b, imm),
         _ => b,
@@ -135,16 +135,36 @@ fn spread(s: Shape, bits: u32) -> u128 {
     (0..s.lanes()).filter(|&i| bits >> i & 1 != 0).fold(0, |m, i| m | (s.mask() << (i * s.bits())))
 }
 
-#[inline(always)]
-fn extend(from: Shape, to: Shape, b: u128, sign: bool) -> u128 {
-    let mut out = 0;
-    for i in 0..to.lanes() {
-        let lane = (b >> (i * from.bits())) & from.mask();
-        let up = 128 - from.bits();
-        let wide = if sign { ((lane << up) as i128 >> up) as u128 } else { lane };
-        out |= (wide & to.mask()) << (i * to.bits());
+/// Widens the low lanes with one `as` per lane.
+macro_rules! widen {
+    ($split:ident, $join:ident, $wide:ty, $b:expr) => {{
+        let lanes = $split($b);
+        $join(core::array::from_fn(|i| lanes[i] as $wide))
+    }};
+}
+
+#[inline]
+fn extend_s(from: Shape, to: Shape, b: u128) -> u128 {
+    match (from, to) {
+        (Shape::I8, Shape::I16) => widen!(split_i8, join_i16, i16, b),
+        (Shape::I8, Shape::I32) => widen!(split_i8, join_i32, i32, b),
+        (Shape::I8, _) => widen!(split_i8, join_i64, i64, b),
+        (Shape::I16, Shape::I32) => widen!(split_i16, join_i32, i32, b),
+        (Shape::I16, _) => widen!(split_i16, join_i64, i64, b),
+        _ => widen!(split_i32, join_i64, i64, b),
     }
-    out
+}
+
+#[inline]
+fn extend_u(from: Shape, to: Shape, b: u128) -> u128 {
+    match (from, to) {
+        (Shape::I8, Shape::I16) => widen!(split_u8, join_u16, u16, b),
+        (Shape::I8, Shape::I32) => widen!(split_u8, join_u32, u32, b),
+        (Shape::I8, _) => widen!(split_u8, join_u64, u64, b),
+        (Shape::I16, Shape::I32) => widen!(split_u16, join_u32, u32, b),
+        (Shape::I16, _) => widen!(split_u16, join_u64, u64, b),
+        _ => widen!(split_u32, join_u64, u64, b),
+    }
 }
 
 /// SDM Vol. 2, "INSERTPS": `value` is the lowest lane of its argument, imm[5:4] its place, imm[3:0] lanes to zero.

@@ -126,3 +126,38 @@ fn mask(result: u32, count: u32, expand: bool) -> u128 {
         _ => join_u8(core::array::from_fn(|i| if ones(i) { u8::MAX } else { 0 })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(s: &str) -> u128 {
+        let mut bytes = [0; 16];
+        bytes[..s.len()].copy_from_slice(s.as_bytes());
+        u128::from_le_bytes(bytes)
+    }
+
+    fn check(a: &str, b: &str, imm: u8, value: u128, cf: bool) {
+        let op = StringOp { explicit: false, wide: false, mask: false };
+        let r = compare_strings(op, text(a), text(b), 0, 0, imm);
+        assert_eq!((r.value, r.cf), (value, cf), "{a:?} {b:?} {imm:#x}: {r:?}");
+    }
+
+    #[test]
+    fn indexes() {
+        check("aeiou", "rhythm and", 0x00, 7, true);
+        check("az", "ABCdef", 0x04, 3, true);
+        check("hello", "help", 0x18, 3, true);
+        check("needle", "a needle", 0x0c, 2, true);
+        check("xyz", "abc", 0x00, 16, false);
+        check("abcabc", "abcabc", 0x58, 16, false);
+        check("az", "abc1x", 0x44, 4, true);
+    }
+
+    #[test]
+    fn lengths_count_by_absolute_value() {
+        let op = StringOp { explicit: true, wide: false, mask: true };
+        let r = compare_strings(op, text("aaaa"), text("aaaa"), -2i64 as u64, 0x1_0000_0003, 0x08);
+        assert_eq!((r.value, r.zf, r.sf), (0xfffb, true, true));
+    }
+}
