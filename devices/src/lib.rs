@@ -1,1 +1,35 @@
-//! See Cargo.toml's description.
+//! The chips of the PC, one a file. A chip sees offsets into its own regions, interrupt lines and time; it never sees
+//! a CPU, guest RAM or a port number. `egret-machine` wires them up.
+//!
+//! | file | chip |
+//! |---|---|
+//! | `lapic.rs` | local APIC: xAPIC page, x2APIC registers, timer with TSC-deadline |
+//! | `ioapic.rs` | 82093AA-compatible I/O APIC, 24 pins, version 0x20 with the EOI register |
+//! | `message.rs` | interrupt messages between I/O APIC and local APICs, and their routing |
+#![forbid(unsafe_code)]
+
+mod ioapic;
+mod lapic;
+mod message;
+
+pub use ioapic::IoApic;
+pub use lapic::{BadMsr, Lint, LocalApic};
+pub use message::{Delivery, Destination, Message, Trigger, route};
+
+/// The registers' and latches' types, for those who look inside a chip.
+pub mod state {
+    pub use crate::ioapic::State as IoApicState;
+    pub use crate::lapic::State as LocalApicState;
+}
+
+/// A chip whose whole guest-visible state is one value, to be saved and put back at once.
+pub trait Chip: egret_bus::Device {
+    /// Everything the guest can see or cause, without the wiring.
+    type State: Clone + PartialEq + std::fmt::Debug;
+
+    /// The state now.
+    fn state(&self) -> &Self::State;
+
+    /// Puts a saved state back and drives the chip's lines accordingly.
+    fn restore(&mut self, state: Self::State);
+}
