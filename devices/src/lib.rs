@@ -6,7 +6,22 @@
 //! | `lapic.rs` | local APIC: xAPIC page, x2APIC registers, timer with TSC-deadline |
 //! | `ioapic.rs` | 82093AA-compatible I/O APIC, 24 pins, version 0x20 with the EOI register |
 //! | `message.rs` | interrupt messages between I/O APIC and local APICs, and their routing |
+//! | `uart16550.rs` | 16550A UART |
+//! | `acpi_pm.rs` | ACPI fixed hardware: PM1a, power-management timer, GPE0, SMI command |
+//! | `pci.rs` | PCI configuration mechanism #1, host bridge, reset control register CF9h |
+//! | `dma8237.rs` | the two 8237A and their page registers |
+//! | `port92.rs` | system control port A |
+//! | `post.rs` | diagnostic port |
+//! | `debug_exit.rs` | debug exit port |
 #![forbid(unsafe_code)]
+
+pub mod acpi_pm;
+pub mod debug_exit;
+pub mod dma8237;
+pub mod pci;
+pub mod port92;
+pub mod post;
+pub mod uart16550;
 
 mod ioapic;
 mod lapic;
