@@ -150,14 +150,16 @@ impl Interp {
         }
     }
 
-    fn execute(&mut self, cpu: &mut Cpu, n: u32) {
+    /// Runs a block that [`Interp::find`] found at the instruction pointer.
+    pub fn execute(&mut self, cpu: &mut Cpu, n: u32) {
         let Some(block) = self.blocks.get_mut(n as usize) else { return };
         block.hits = block.hits.saturating_add(1);
         let count = block.steps.len();
         cpu.state.budget -= count as i64;
         for (at, step) in block.steps.iter().enumerate() {
             let result = run_insn(cpu, step.run, &step.insn);
-            if result.is_err() || cpu.state.attention & attention::CODE_WRITE != 0 {
+            // What an instruction asks for is looked at before the next one, in every engine.
+            if result.is_err() || cpu.state.attention != 0 {
                 let left = count - 1 - at;
                 cpu.state.budget += left as i64;
                 self.retired += (count - left) as u64;
@@ -186,6 +188,13 @@ impl Interp {
     #[must_use]
     pub fn block(&self, n: u32) -> Option<&Block> {
         self.blocks.get(n as usize)
+    }
+
+    /// The blocks that start in a physical page, in a context: (offset in the page, how often entered).
+    pub fn starts(&self, page: u64, ctx: Ctx) -> impl Iterator<Item = (u16, u32)> + '_ {
+        let list = self.by_page.get(&(page >> 12)).map(Vec::as_slice).unwrap_or_default();
+        let blocks = list.iter().filter_map(|n| self.blocks.get(*n as usize));
+        blocks.filter(move |b| b.alive && b.ctx == ctx && b.phys >> 12 == page >> 12).map(|b| ((b.phys & 0xfff) as u16, b.hits))
     }
 
     #[cold]

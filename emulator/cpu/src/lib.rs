@@ -19,5 +19,6 @@ pub use cpu::Cpu;
 pub use engine::{Engine, Exit};
 pub use fault::Fault;
 pub use interp::Interp;
+pub use memory::Host;
 pub use state::{SegReg, State};
 pub use system::System;

@@ -12,6 +12,17 @@ use crate::tlb::{self, Entry};
 use egret_bus::{Phys, host_load, host_store};
 use egret_isa::insn::{Mode, Seg};
 
+/// What compiled code is told about an access that missed the TLB's fast path: see [`Cpu::host_for`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// All of it is at this host address.
+    At(u64),
+    /// It crosses into another page; all of it is plain RAM.
+    Crosses,
+    /// A device, translated code, or something else that only [`Cpu::read`] and [`Cpu::write`] deal with.
+    Special,
+}
+
 /// Where the bytes of an access are: one piece, or two when it crosses a page. `len` bytes are in the first.
 #[derive(Clone, Copy)]
 struct Pieces {
@@ -186,6 +197,25 @@ impl Cpu {
         Ok(())
     }
 
+    /// Where `size` bytes at `seg:offset` are in host memory. Nothing but the translation happens: a fault is the fault of
+    /// the access.
+    pub fn host_for(&mut self, seg: Seg, offset: u64, size: u8, write: bool) -> Result<Host, Fault> {
+        let linear = self.linear(seg, offset, size.into(), write)?;
+        let at = tlb::index(linear);
+        let entry = |c: &Cpu| if write { c.state.tlb.write[at] } else { c.state.tlb.read[at] };
+        if let Some(host) = self.hit(&entry(self), linear, size) {
+            return Ok(Host::At(host as u64));
+        }
+        let p = self.pieces(seg, linear, size, if write { Access::Write } else { Access::Read })?;
+        if p.len == size {
+            let host = self.hit(&entry(self), linear, size);
+            return Ok(host.map_or(Host::Special, |h| Host::At(h as u64)));
+        }
+        let plain = |c: &Cpu, at: u64| c.ram.host(Phys(at), 1).is_some() && !(write && c.has_code(at));
+        let simple = plain(self, p.first) && plain(self, p.second) && !self.data_breakpoints();
+        Ok(if simple { Host::Crosses } else { Host::Special })
+    }
+
     /// Checks that `size` bytes at `seg:offset` can be written, without writing.
     pub fn probe_write(&mut self, seg: Seg, offset: u64, size: u8) -> Result<(), Fault> {
         let linear = self.linear(seg, offset, size.into(), true)?;
@@ -336,7 +366,7 @@ impl Cpu {
 
     /// The physical address of the instruction byte at a linear address.
     #[inline(always)]
-    pub(crate) fn fetch_address(&mut self, linear: u64) -> Result<u64, Fault> {
+    pub fn fetch_address(&mut self, linear: u64) -> Result<u64, Fault> {
         let entry = &self.state.tlb.fetch[tlb::index(linear)];
         if entry.tag == linear & !0xfff | self.state.tlb_key {
             return Ok(linear.wrapping_add(entry.addend));

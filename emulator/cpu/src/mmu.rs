@@ -61,6 +61,8 @@ pub(crate) struct Contexts {
     large: [u64; 64],
     /// Whether a translation of a 1 GiB page was taken.
     huge: bool,
+    /// How often translations were forgotten under a context number that lives on.
+    flushes: u64,
 }
 
 impl Contexts {
@@ -71,7 +73,15 @@ impl Contexts {
 
 impl Default for Contexts {
     fn default() -> Self {
-        Contexts { current: 1, next: 2, by_pcid: [(Self::NO_PCID, 0); Self::REMEMBERED], victim: 0, large: [0; 64], huge: false }
+        Contexts {
+            current: 1,
+            next: 2,
+            by_pcid: [(Self::NO_PCID, 0); Self::REMEMBERED],
+            victim: 0,
+            large: [0; 64],
+            huge: false,
+            flushes: 0,
+        }
     }
 }
 
@@ -79,7 +89,8 @@ impl Cpu {
     /// Forgets all translations of all contexts.
     pub fn flush_tlb(&mut self) {
         self.state.tlb.clear();
-        self.contexts = Contexts::default();
+        let flushes = self.contexts.flushes.wrapping_add(1);
+        self.contexts = Contexts { flushes, ..Contexts::default() };
         self.update_tlb_key();
     }
 
@@ -130,7 +141,16 @@ impl Cpu {
             self.flush_tlb();
         } else {
             self.state.tlb.clear_page(linear);
+            self.contexts.flushes = self.contexts.flushes.wrapping_add(1);
         }
+    }
+
+    /// Changes whenever translations are forgotten without a new [`crate::State::tlb_key`]: for caches that remember
+    /// where code at a linear address is.
+    #[inline]
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.contexts.flushes
     }
 
     fn pcid(&self) -> u16 {

@@ -146,8 +146,8 @@ impl SegReg {
         self.attr & Self::P != 0
     }
 
-    fn is_flat(&self) -> bool {
-        self.base == 0 && self.read_end == 1 << 32 && (self.is_code() || self.write_end == 1 << 32)
+    fn is_flat(&self, writable: bool) -> bool {
+        self.base == 0 && self.read_end == 1 << 32 && (!writable || self.write_end == 1 << 32)
     }
 }
 
@@ -237,6 +237,8 @@ pub struct State {
     pub status: u32,
     /// Scratch for compiled code: a slow path's result.
     pub result: [u64; 2],
+    /// For the engine that compiles: the address of its own data, 0 when there is none.
+    pub engine: u64,
     /// RFLAGS without the arithmetic flags.
     pub system_flags: u64,
     /// XMM registers (low halves of YMM).
@@ -259,6 +261,7 @@ impl Default for State {
             mxcsr: 0x1f80,
             status: 0,
             result: [0; 2],
+            engine: 0,
             system_flags: rflags::FIXED,
             xmm: [0; 16],
             tlb: Tlb::default(),
@@ -275,6 +278,6 @@ impl State {
 
     /// Whether the four everyday segments are flat.
     pub(crate) fn flat(&self) -> bool {
-        [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds].iter().all(|s| self.seg[*s as usize].is_flat())
+        [Seg::Es, Seg::Cs, Seg::Ss, Seg::Ds].iter().all(|s| self.seg[*s as usize].is_flat(*s != Seg::Cs))
     }
 }
