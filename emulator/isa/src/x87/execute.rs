@@ -1,7 +1,7 @@
 //! The operations. Stack faults come first, then exceptions of the operation; an unmasked one of IE, DE, ZE leaves registers, TOP and
 //! memory as they were (SDM Vol. 1, 8.5).
 
-use super::insn::{Arith, Constant, Dest, Memory, X87Insn, X87Op};
+use super::insn::{Arith, Constant, Dest, Memory, Transcendental, X87Insn, X87Op};
 use super::{C0, C1, C2, C3, EXCEPTIONS, IE, Outcome, SF, X87};
 use crate::fp::f80::{self, Class, Env80, F80};
 use crate::fp::{Flags, Relation, Rounding};
@@ -31,6 +31,7 @@ impl X87 {
             X87Op::Scale => self.binary(f80::scale),
             X87Op::Extract => self.extract(),
             X87Op::Remainder { nearest } => self.remainder(nearest),
+            X87Op::Transcendental(function) => self.transcendental(function),
             X87Op::StoreNoUnderflow => {
                 self.sw &= !C1;
                 if !self.is_empty(0) {
@@ -410,6 +411,75 @@ impl X87 {
         }
         if r.partial {
             self.sw |= C2;
+        }
+    }
+
+    fn transcendental(&mut self, function: Transcendental) {
+        match function {
+            Transcendental::Exp2Minus1 => self.unary(f80::exp2_minus_1),
+            Transcendental::YLog2X => self.binary_pop(f80::y_log2_x),
+            Transcendental::YLog2XPlus1 => self.binary_pop(f80::y_log2_x_plus_1),
+            Transcendental::ArcTangent => self.binary_pop(f80::atan2),
+            Transcendental::Sine => self.reduced_unary(f80::sin),
+            Transcendental::Cosine => self.reduced_unary(f80::cos),
+            Transcendental::Tangent => self.reduced_push(f80::tan),
+            Transcendental::SineCosine => self.reduced_push(f80::sin_cos),
+        }
+    }
+
+    /// An operation on ST(1) and ST(0) that replaces both by its result.
+    fn binary_pop(&mut self, f: impl FnOnce(&mut Env80, F80, F80) -> F80) {
+        let mut e = self.begin();
+        let result = if self.is_empty(0) || self.is_empty(1) {
+            self.underflow().then_some(F80::INDEFINITE)
+        } else {
+            let result = f(&mut e, self.st(1), self.st(0));
+            self.finish(&e).then_some(result)
+        };
+        if let Some(result) = result {
+            self.set_st(1, result);
+            self.pop();
+        }
+    }
+
+    /// FSIN, FCOS: C2 tells that the operand is out of range.
+    fn reduced_unary(&mut self, f: impl FnOnce(&mut Env80, F80) -> Option<F80>) {
+        let mut e = self.begin();
+        self.sw &= !C2;
+        if self.is_empty(0) {
+            if self.underflow() {
+                self.set_st(0, F80::INDEFINITE);
+            }
+            return;
+        }
+        match f(&mut e, self.st(0)) {
+            Some(result) => {
+                if self.finish(&e) {
+                    self.set_st(0, result);
+                }
+            }
+            None => self.sw |= C2,
+        }
+    }
+
+    /// FPTAN, FSINCOS: ST(0) is replaced by the first result, and the second is pushed.
+    fn reduced_push(&mut self, f: impl FnOnce(&mut Env80, F80) -> Option<(F80, F80)>) {
+        let mut e = self.begin();
+        self.sw &= !C2;
+        let underflow = self.is_empty(0);
+        if underflow || !self.is_empty(7) {
+            if if underflow { self.underflow() } else { self.overflow() } {
+                self.replace_and_push(F80::INDEFINITE, F80::INDEFINITE);
+            }
+            return;
+        }
+        match f(&mut e, self.st(0)) {
+            Some((first, second)) => {
+                if self.finish(&e) {
+                    self.replace_and_push(first, second);
+                }
+            }
+            None => self.sw |= C2,
         }
     }
 }

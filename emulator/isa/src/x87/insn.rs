@@ -144,6 +144,8 @@ pub enum X87Op {
         /// FPREM1.
         nearest: bool,
     },
+    /// F2XM1 and the others.
+    Transcendental(Transcendental),
     /// FNINIT.
     Init {
         /// FINIT.
@@ -195,6 +197,27 @@ pub enum X87Op {
         /// FSAVE.
         wait: bool,
     },
+}
+
+/// The transcendental instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transcendental {
+    /// F2XM1.
+    Exp2Minus1,
+    /// FYL2X.
+    YLog2X,
+    /// FYL2XP1.
+    YLog2XPlus1,
+    /// FPTAN.
+    Tangent,
+    /// FPATAN.
+    ArcTangent,
+    /// FSIN.
+    Sine,
+    /// FCOS.
+    Cosine,
+    /// FSINCOS.
+    SineCosine,
 }
 
 impl X87Insn {
@@ -257,7 +280,7 @@ impl Memory {
     }
 }
 
-/// The x87 instruction of an iced code; `None` if it is none, or one that only a 287 or 387 SL knew, or a transcendental one. FXSAVE and FXRSTOR are the CPU's.
+/// The x87 instruction of an iced code; `None` if it is none, or one that only a 287 or 387 SL knew. FXSAVE and FXRSTOR are the CPU's.
 pub fn decode(code: Code) -> Option<X87Insn> {
     let (op, memory) = arithmetic(code)
         .or_else(|| comparison(code))
@@ -418,6 +441,14 @@ fn register(code: Code) -> Option<X87Op> {
         Code::Fxtract => X87Op::Extract,
         Code::Fprem => X87Op::Remainder { nearest: false },
         Code::Fprem1 => X87Op::Remainder { nearest: true },
+        Code::F2xm1 => X87Op::Transcendental(Transcendental::Exp2Minus1),
+        Code::Fyl2x => X87Op::Transcendental(Transcendental::YLog2X),
+        Code::Fyl2xp1 => X87Op::Transcendental(Transcendental::YLog2XPlus1),
+        Code::Fptan => X87Op::Transcendental(Transcendental::Tangent),
+        Code::Fpatan => X87Op::Transcendental(Transcendental::ArcTangent),
+        Code::Fsin => X87Op::Transcendental(Transcendental::Sine),
+        Code::Fcos => X87Op::Transcendental(Transcendental::Cosine),
+        Code::Fsincos => X87Op::Transcendental(Transcendental::SineCosine),
         Code::Fincstp => X87Op::IncrementTop,
         Code::Fdecstp => X87Op::DecrementTop,
         Code::Ffree_sti => X87Op::Free { pop: false },

@@ -15,7 +15,7 @@ mod image;
 mod insn;
 
 pub use image::EnvFormat;
-pub use insn::{Arith, Constant, Dest, Memory, X87Insn, X87Op, decode};
+pub use insn::{Arith, Constant, Dest, Memory, Transcendental, X87Insn, X87Op, decode};
 
 use crate::fp::f80::{Class, F80};
 

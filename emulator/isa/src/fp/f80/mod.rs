@@ -6,10 +6,13 @@
 mod arith;
 mod convert;
 mod step;
+mod transcend;
+mod wide;
 
 pub use arith::{add, compare, div, mul, sqrt, sub};
 pub use convert::{from_bcd, from_f32, from_f64, from_int, to_bcd, to_f32, to_f64, to_int, widen32, widen64};
 pub use step::{Remainder, extract, rem, round_integral, scale};
+pub use transcend::{atan2, cos, exp2_minus_1, sin, sin_cos, tan, y_log2_x, y_log2_x_plus_1};
 
 use super::num::{Format, Num, Rounded, round};
 use super::{Env, Flags, Rounding};
