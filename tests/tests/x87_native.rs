@@ -405,14 +405,11 @@ fn transcendentals() {
             let entry = worst.entry(format!("{:?}", case.code)).or_default();
             entry.2 += 1;
             for n in 0..8 {
-                match ulps(mine.regs[n], host.regs[n]) {
-                    Some(distance @ 1..) => {
-                        *entry = (entry.0.max(distance), entry.1 + 1, entry.2, entry.3);
-                        if distance == 1 {
-                            host.regs[n] = mine.regs[n];
-                        }
+                if let Some(distance @ 1..) = ulps(mine.regs[n], host.regs[n]) {
+                    *entry = (entry.0.max(distance), entry.1 + 1, entry.2, entry.3);
+                    if distance == 1 {
+                        host.regs[n] = mine.regs[n];
                     }
-                    _ => {}
                 }
             }
             let power = before.st(0).frac.is_power_of_two() && matches!(case.code, Code::F2xm1 | Code::Fyl2x);

@@ -13,6 +13,8 @@ pub mod f80;
 mod ieee;
 mod native;
 mod num;
+#[cfg(test)]
+mod tests;
 
 pub use approx::{rcp32, rsqrt32};
 pub use convert::*;
@@ -102,8 +104,8 @@ const FTZ: u32 = 1 << 15;
 
 /// The floating-point environment of one instruction: controls in MXCSR layout, and the exceptions the instruction has raised so far.
 ///
-/// An instruction handler makes one from the guest's MXCSR, runs its operations (all elements of a packed one), stores [`Env::mxcsr`]
-/// back, and delivers #XM (or #UD with CR4.OSXMMEXCPT clear) without writing its destination when [`Env::unmasked`] is not empty.
+/// An instruction handler makes one from the guest's MXCSR, runs its operations (all elements of a packed one), calls [`Env::commit`],
+/// and delivers #XM (or #UD with CR4.OSXMMEXCPT clear) without writing its destination if that returns any flag.
 /// x87 uses the same type with a synthetic MXCSR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Env {
@@ -150,6 +152,17 @@ impl Env {
     pub fn unmasked(&self) -> Flags {
         let raised = if self.pre_fault() { self.raised & Flags::PRE } else { self.raised };
         raised & !self.masks()
+    }
+
+    /// Ends an instruction: records its exceptions in the guest's MXCSR and returns those that are unmasked, as [`Env::mxcsr`] and
+    /// [`Env::unmasked`] do. Quick if nothing was raised.
+    #[inline]
+    pub fn commit(&self, mxcsr: &mut u32) -> Flags {
+        if self.raised.is_empty() {
+            return Flags::empty();
+        }
+        *mxcsr |= self.mxcsr() & 0x3f;
+        self.unmasked()
     }
 
     /// The mask bits: a set bit means that the exception does not fault.

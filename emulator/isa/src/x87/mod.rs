@@ -13,6 +13,8 @@
 mod execute;
 mod image;
 mod insn;
+#[cfg(test)]
+mod tests;
 
 pub use image::EnvFormat;
 pub use insn::{Arith, Constant, Dest, Memory, Transcendental, X87Insn, X87Op, decode};

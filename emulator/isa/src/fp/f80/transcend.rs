@@ -145,7 +145,7 @@ pub fn y_log2_x_plus_1(e: &mut Env80, y: F80, x: F80) -> F80 {
     }
 }
 
-/// An angle, and its sine and cosine in the first octant around a multiple of π/2.
+/// An angle as a rest of at most π/4 in magnitude and a number of quarter turns.
 struct Reduced {
     rest: Wide,
     /// Number of quarter turns taken away, modulo 4.
@@ -171,7 +171,8 @@ fn reduce(x: &Num) -> Option<Reduced> {
     Some(Reduced { rest, quadrant: if x.sign { turns.wrapping_neg() } else { turns } & 3 })
 }
 
-const TRIG_TERMS: usize = 16;
+/// (π/4)^26 / 27! < 2^-100.
+const TRIG_TERMS: usize = 13;
 
 /// 1/((2k + first)(2k + first + 1)): the ratio of successive terms of the series.
 const fn trig_ratios(first: u32) -> [Wide; TRIG_TERMS] {
@@ -191,23 +192,22 @@ fn alternating(t: Wide, ratios: &[Wide]) -> Wide {
 }
 
 impl Reduced {
-    /// Sine and cosine of the rest.
-    fn sin_cos_rest(&self) -> (Wide, Wide) {
+    /// The sine of the angle plus `ahead` quarter turns.
+    fn sine(&self, ahead: u8) -> Wide {
         const SIN: [Wide; TRIG_TERMS] = trig_ratios(2);
         const COS: [Wide; TRIG_TERMS] = trig_ratios(1);
         let square = self.rest.mul(self.rest);
-        (self.rest.mul(alternating(square, &SIN)), alternating(square, &COS))
+        let quadrant = self.quadrant.wrapping_add(ahead);
+        let value = if quadrant & 1 == 0 { self.rest.mul(alternating(square, &SIN)) } else { alternating(square, &COS) };
+        if quadrant & 2 == 0 { value } else { value.negate() }
     }
 
-    /// Sine and cosine of the angle.
-    fn sin_cos(&self) -> (Wide, Wide) {
-        let (sin, cos) = self.sin_cos_rest();
-        match self.quadrant {
-            0 => (sin, cos),
-            1 => (cos, sin.negate()),
-            2 => (sin.negate(), cos.negate()),
-            _ => (cos.negate(), sin),
-        }
+    fn sin(&self) -> Wide {
+        self.sine(0)
+    }
+
+    fn cos(&self) -> Wide {
+        self.sine(1)
     }
 }
 
@@ -244,7 +244,7 @@ fn is_zero(a: F80) -> bool {
 pub fn sin(e: &mut Env80, a: F80) -> Option<F80> {
     Some(match angle(e, a)? {
         Angle::Special(value) => value,
-        Angle::Finite(reduced) => inexact(e, reduced.sin_cos().0),
+        Angle::Finite(reduced) => inexact(e, reduced.sin()),
     })
 }
 
@@ -253,7 +253,7 @@ pub fn cos(e: &mut Env80, a: F80) -> Option<F80> {
     Some(match angle(e, a)? {
         Angle::Special(value) if is_zero(value) => F80::ONE,
         Angle::Special(value) => value,
-        Angle::Finite(reduced) => inexact(e, reduced.sin_cos().1),
+        Angle::Finite(reduced) => inexact(e, reduced.cos()),
     })
 }
 
@@ -262,10 +262,7 @@ pub fn sin_cos(e: &mut Env80, a: F80) -> Option<(F80, F80)> {
     Some(match angle(e, a)? {
         Angle::Special(value) if is_zero(value) => (value, F80::ONE),
         Angle::Special(value) => (value, value),
-        Angle::Finite(reduced) => {
-            let (sin, cos) = reduced.sin_cos();
-            (inexact(e, sin), inexact(e, cos))
-        }
+        Angle::Finite(reduced) => (inexact(e, reduced.sin()), inexact(e, reduced.cos())),
     })
 }
 
@@ -274,10 +271,7 @@ pub fn tan(e: &mut Env80, a: F80) -> Option<(F80, F80)> {
     Some(match angle(e, a)? {
         Angle::Special(value) if is_zero(value) => (value, F80::ONE),
         Angle::Special(value) => (value, value),
-        Angle::Finite(reduced) => {
-            let (sin, cos) = reduced.sin_cos();
-            (inexact(e, sin.div(cos)), F80::ONE)
-        }
+        Angle::Finite(reduced) => (inexact(e, reduced.sin().div(reduced.cos())), F80::ONE),
     })
 }
 
