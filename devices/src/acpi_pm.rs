@@ -257,7 +257,7 @@ mod tests {
     fn the_timer_counts_3_58_mhz_in_24_bits() {
         let mut pm = AcpiPm::new(CONFIG, Lines::default().line(9), Events::default());
         assert_eq!(pm.read(at(region::TIMER, 0, 4, 1_000_000_000)), 3_579_545);
-        assert_eq!(pm.read(at(region::TIMER, 0, 4, 5_000_000_000)), 5 * 3_579_545 & 0xff_ffff);
+        assert_eq!(pm.read(at(region::TIMER, 0, 4, 5_000_000_000)), (5 * 3_579_545) & 0xff_ffff);
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! | `lapic.rs` | local APIC: xAPIC page, x2APIC registers, timer with TSC-deadline |
 //! | `ioapic.rs` | 82093AA-compatible I/O APIC, 24 pins, version 0x20 with the EOI register |
 //! | `message.rs` | interrupt messages between I/O APIC and local APICs, and their routing |
+//! | `pic.rs` | 8259A pair with the ELCR |
+//! | `pit.rs` | 8254 interval timer and system control port B (61h) |
+//! | `rtc.rs` | MC146818 real-time clock with CMOS RAM |
 //! | `uart16550.rs` | 16550A UART |
 //! | `acpi_pm.rs` | ACPI fixed hardware: PM1a, power-management timer, GPE0, SMI command |
 //! | `pci.rs` | PCI configuration mechanism #1, host bridge, reset control register CF9h |
@@ -23,18 +26,31 @@ pub mod port92;
 pub mod post;
 pub mod uart16550;
 
+mod clock;
 mod ioapic;
 mod lapic;
 mod message;
+mod pic;
+mod pit;
+mod rtc;
+mod wide;
 
 pub use ioapic::IoApic;
 pub use lapic::{BadMsr, Lint, LocalApic};
 pub use message::{Delivery, Destination, Message, Trigger, route};
+pub use pic::Pic;
+pub use pit::Pit;
+pub use rtc::Rtc;
+pub use uart16550::Uart16550;
 
 /// The registers' and latches' types, for those who look inside a chip.
 pub mod state {
     pub use crate::ioapic::State as IoApicState;
     pub use crate::lapic::State as LocalApicState;
+    pub use crate::pic::State as PicState;
+    pub use crate::pit::State as PitState;
+    pub use crate::rtc::State as RtcState;
+    pub use crate::uart16550::State as Uart16550State;
 }
 
 /// A chip whose whole guest-visible state is one value, to be saved and put back at once.

@@ -1,122 +1,24 @@
-//! The 16550A UART. National Semiconductor PC16550D data sheet.
+//! 16550A UART (National Semiconductor PC16550D datasheet). Region 0: 8 ports.
 //!
-//! Characters leave the transmitter at once: guest time does not wait for a baud rate, so the transmitter holding
-//! register is always empty again when the guest looks.
+//! Characters take no guest time. A byte goes to the sink when it is written, and the transmitter is empty again. Input
+//! comes through [`Uart16550::push_input`], as much as there is room for; when it leaves the FIFO below its trigger level,
+//! nothing more follows at once, and the character timeout is reported without a wait.
 
+use crate::{Chip, wide};
 use bitflags::bitflags;
 use egret_bus::{Access, Device, IrqLine};
 use std::collections::VecDeque;
 
-bitflags! {
-    /// Interrupt enable register.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Ier: u8 {
-        /// Received data available.
-        const ERBFI = 1;
-        /// Transmitter holding register empty.
-        const ETBEI = 1 << 1;
-        /// Receiver line status.
-        const ELSI = 1 << 2;
-        /// Modem status.
-        const EDSSI = 1 << 3;
-    }
-
-    /// FIFO control register.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Fcr: u8 {
-        /// FIFOs on.
-        const ENABLE = 1;
-        /// Clear the receiver FIFO.
-        const RX_RESET = 1 << 1;
-        /// Clear the transmitter FIFO.
-        const TX_RESET = 1 << 2;
-        /// DMA mode.
-        const DMA = 1 << 3;
-        /// Receiver trigger level: 1, 4, 8, 14.
-        const TRIGGER = 3 << 6;
-    }
-
-    /// Line control register.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Lcr: u8 {
-        /// Word length: 5 to 8 bits.
-        const WLS = 3;
-        /// Two stop bits.
-        const STB = 1 << 2;
-        /// Parity.
-        const PEN = 1 << 3;
-        /// Even parity.
-        const EPS = 1 << 4;
-        /// Stick parity.
-        const STICK = 1 << 5;
-        /// Send a break.
-        const BREAK = 1 << 6;
-        /// Divisor latch access.
-        const DLAB = 1 << 7;
-    }
-
-    /// Modem control register.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Mcr: u8 {
-        /// Data terminal ready.
-        const DTR = 1;
-        /// Request to send.
-        const RTS = 1 << 1;
-        /// Output 1.
-        const OUT1 = 1 << 2;
-        /// Output 2: on a PC, connects the interrupt.
-        const OUT2 = 1 << 3;
-        /// Loopback.
-        const LOOP = 1 << 4;
-    }
-
-    /// Line status register.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Lsr: u8 {
-        /// Data ready.
-        const DR = 1;
-        /// Overrun.
-        const OE = 1 << 1;
-        /// Parity error.
-        const PE = 1 << 2;
-        /// Framing error.
-        const FE = 1 << 3;
-        /// Break.
-        const BI = 1 << 4;
-        /// Transmitter holding register empty.
-        const THRE = 1 << 5;
-        /// Transmitter empty.
-        const TEMT = 1 << 6;
-        /// An error is in the receiver FIFO.
-        const FIFO_ERROR = 1 << 7;
-    }
-
-    /// Modem status register.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct Msr: u8 {
-        /// CTS changed.
-        const DCTS = 1;
-        /// DSR changed.
-        const DDSR = 1 << 1;
-        /// RI went away.
-        const TERI = 1 << 2;
-        /// DCD changed.
-        const DDCD = 1 << 3;
-        /// Clear to send.
-        const CTS = 1 << 4;
-        /// Data set ready.
-        const DSR = 1 << 5;
-        /// Ring indicator.
-        const RI = 1 << 6;
-        /// Data carrier detect.
-        const DCD = 1 << 7;
-    }
-}
+/// Where sent bytes go.
+pub type Sink = Box<dyn FnMut(u8) + Send>;
 
 /// Register offsets.
 mod reg {
+    /// RBR and THR; DLL while LCR.DLAB is set.
     pub const DATA: u64 = 0;
+    /// IER; DLM while LCR.DLAB is set.
     pub const IER: u64 = 1;
+    /// IIR when read, FCR when written.
     pub const IIR_FCR: u64 = 2;
     pub const LCR: u64 = 3;
     pub const MCR: u64 = 4;
@@ -124,26 +26,92 @@ mod reg {
     pub const MSR: u64 = 6;
 }
 
-/// Interrupt identification: the codes of IIR bits 0-3.
+bitflags! {
+    /// Interrupt Enable Register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Ier: u8 {
+        const ERBFI = 1 << 0;
+        const ETBEI = 1 << 1;
+        const ELSI = 1 << 2;
+        const EDSSI = 1 << 3;
+    }
+
+    /// FIFO Control Register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Fcr: u8 {
+        const ENABLE = 1 << 0;
+        const CLEAR_RX = 1 << 1;
+        const CLEAR_TX = 1 << 2;
+        const DMA_MODE = 1 << 3;
+        const TRIGGER = 3 << 6;
+    }
+
+    /// Line Control Register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Lcr: u8 {
+        const WLS = 3;
+        const STB = 1 << 2;
+        const PEN = 1 << 3;
+        const EPS = 1 << 4;
+        const STICK = 1 << 5;
+        const BREAK = 1 << 6;
+        const DLAB = 1 << 7;
+    }
+
+    /// Modem Control Register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Mcr: u8 {
+        const DTR = 1 << 0;
+        const RTS = 1 << 1;
+        const OUT1 = 1 << 2;
+        /// In a PC, the gate of the interrupt line.
+        const OUT2 = 1 << 3;
+        const LOOP = 1 << 4;
+    }
+
+    /// Line Status Register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Lsr: u8 {
+        const DR = 1 << 0;
+        const OE = 1 << 1;
+        const PE = 1 << 2;
+        const FE = 1 << 3;
+        const BI = 1 << 4;
+        const THRE = 1 << 5;
+        const TEMT = 1 << 6;
+        const FIFO_ERROR = 1 << 7;
+    }
+
+    /// Modem Status Register.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Msr: u8 {
+        const DCTS = 1 << 0;
+        const DDSR = 1 << 1;
+        const TERI = 1 << 2;
+        const DDCD = 1 << 3;
+        const CTS = 1 << 4;
+        const DSR = 1 << 5;
+        const RI = 1 << 6;
+        const DCD = 1 << 7;
+    }
+}
+
+/// Interrupt identification, highest priority first.
 mod iir {
-    pub const NONE: u8 = 1;
-    pub const LINE_STATUS: u8 = 6;
-    pub const DATA: u8 = 4;
-    pub const TIMEOUT: u8 = 12;
-    pub const THRE: u8 = 2;
-    pub const MODEM: u8 = 0;
+    pub const LINE_STATUS: u8 = 0x06;
+    pub const DATA: u8 = 0x04;
+    pub const TIMEOUT: u8 = 0x0c;
+    pub const THRE: u8 = 0x02;
+    pub const MODEM_STATUS: u8 = 0x00;
+    pub const NONE: u8 = 0x01;
     pub const FIFOS: u8 = 0xc0;
 }
 
-/// Depth of the FIFOs.
 const FIFO: usize = 16;
-/// What the other end, a terminal that is always ready, drives.
-const CONNECTED: Msr = Msr::CTS.union(Msr::DSR).union(Msr::DCD);
 
-/// Where transmitted bytes go.
-pub type Sink = Box<dyn FnMut(u8) + Send>;
-
-struct State {
+/// What the UART holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
     ier: Ier,
     fcr: Fcr,
     lcr: Lcr,
@@ -151,93 +119,138 @@ struct State {
     msr: Msr,
     scratch: u8,
     divisor: u16,
+    /// Received characters with the errors that came with each.
+    received: VecDeque<(u8, Lsr)>,
+    /// Overrun; stays until LSR is read.
     overrun: bool,
-    /// The THRE interrupt is due: the register became empty (or the interrupt was enabled) and nobody has seen it yet.
-    thre_due: bool,
-    rx: VecDeque<u8>,
+    /// An interrupt for line status that LSR has not been read for.
+    line_status: bool,
+    /// The transmitter became empty, and neither IIR nor THR was touched since.
+    thre: bool,
+    /// The last character read, which RBR repeats when nothing is there.
+    last: u8,
 }
 
 impl State {
-    fn reset() -> State {
+    fn power_on() -> State {
         State {
             ier: Ier::empty(),
             fcr: Fcr::empty(),
             lcr: Lcr::empty(),
             mcr: Mcr::empty(),
-            msr: CONNECTED,
+            msr: Msr::CTS | Msr::DSR | Msr::DCD,
             scratch: 0,
             divisor: 12,
+            received: VecDeque::with_capacity(FIFO),
             overrun: false,
-            thre_due: false,
-            rx: VecDeque::with_capacity(FIFO),
+            line_status: false,
+            thre: false,
+            last: 0,
         }
     }
 
-    fn depth(&self) -> usize {
+    /// Characters that fit: the FIFO, or the one holding register.
+    fn capacity(&self) -> usize {
         if self.fcr.contains(Fcr::ENABLE) { FIFO } else { 1 }
     }
 
     fn trigger(&self) -> usize {
-        match self.fcr.bits() >> 6 {
-            _ if !self.fcr.contains(Fcr::ENABLE) => 1,
-            0 => 1,
-            1 => 4,
-            2 => 8,
-            _ => 14,
-        }
+        if self.fcr.contains(Fcr::ENABLE) { [1, 4, 8, 14][usize::from((self.fcr & Fcr::TRIGGER).bits() >> 6)] } else { 1 }
     }
 
-    /// Takes a received byte; one too many is lost and reported.
-    fn receive(&mut self, byte: u8) {
-        if self.rx.len() < self.depth() {
-            self.rx.push_back(byte);
-        } else {
-            self.overrun = true;
-        }
-    }
-
-    /// The highest-priority interrupt that is due and enabled. Below the trigger level received data is reported as the
-    /// character timeout: no more characters follow at once.
+    /// The interrupt of highest priority.
     fn interrupt(&self) -> u8 {
-        if self.ier.contains(Ier::ELSI) && self.overrun {
+        let enabled = |source| self.ier.contains(source);
+        if enabled(Ier::ELSI) && self.line_status {
             iir::LINE_STATUS
-        } else if self.ier.contains(Ier::ERBFI) && self.rx.len() >= self.trigger() {
+        } else if enabled(Ier::ERBFI) && self.received.len() >= self.trigger() {
             iir::DATA
-        } else if self.ier.contains(Ier::ERBFI) && !self.rx.is_empty() {
+        } else if enabled(Ier::ERBFI) && !self.received.is_empty() {
             iir::TIMEOUT
-        } else if self.ier.contains(Ier::ETBEI) && self.thre_due {
+        } else if enabled(Ier::ETBEI) && self.thre {
             iir::THRE
-        } else if self.ier.contains(Ier::EDSSI) && self.msr.intersects(Msr::DCTS | Msr::DDSR | Msr::TERI | Msr::DDCD) {
-            iir::MODEM
+        } else if enabled(Ier::EDSSI) && self.msr.intersects(Msr::DCTS | Msr::DDSR | Msr::TERI | Msr::DDCD) {
+            iir::MODEM_STATUS
         } else {
             iir::NONE
         }
     }
 
-    fn lsr(&self) -> Lsr {
+    fn receive(&mut self, byte: u8, errors: Lsr) {
+        if self.received.len() >= self.capacity() {
+            // The FIFO keeps what it has; the holding register is overwritten.
+            self.overrun = true;
+            self.line_status = true;
+            if self.fcr.contains(Fcr::ENABLE) {
+                return;
+            }
+            self.received.clear();
+        }
+        let first = self.received.is_empty();
+        self.received.push_back((byte, errors));
+        self.line_status |= first && !errors.is_empty();
+    }
+
+    fn read_data(&mut self) -> u8 {
+        if let Some((byte, _)) = self.received.pop_front() {
+            self.last = byte;
+            // Errors are reported when their character comes to the top.
+            self.line_status |= self.received.front().is_some_and(|(_, errors)| !errors.is_empty());
+        }
+        self.last
+    }
+
+    fn line_status(&self) -> Lsr {
         let mut lsr = Lsr::THRE | Lsr::TEMT;
-        lsr.set(Lsr::DR, !self.rx.is_empty());
         lsr.set(Lsr::OE, self.overrun);
+        if let Some(&(_, errors)) = self.received.front() {
+            lsr |= Lsr::DR | errors;
+        }
+        let fifo_error = self.fcr.contains(Fcr::ENABLE) && self.received.iter().any(|(_, errors)| !errors.is_empty());
+        lsr.set(Lsr::FIFO_ERROR, fifo_error);
         lsr
     }
 
-    /// The modem inputs: the terminal's, or in loopback the outputs.
-    fn update_modem(&mut self) {
-        let mut lines = CONNECTED;
-        if self.mcr.contains(Mcr::LOOP) {
-            lines = Msr::empty();
-            lines.set(Msr::CTS, self.mcr.contains(Mcr::RTS));
-            lines.set(Msr::DSR, self.mcr.contains(Mcr::DTR));
-            lines.set(Msr::RI, self.mcr.contains(Mcr::OUT1));
-            lines.set(Msr::DCD, self.mcr.contains(Mcr::OUT2));
+    /// Reading LSR takes its errors and their interrupt back.
+    fn read_line_status(&mut self) -> u8 {
+        let lsr = self.line_status();
+        self.overrun = false;
+        self.line_status = false;
+        if let Some((_, errors)) = self.received.front_mut() {
+            *errors = Lsr::empty();
         }
-        let changed = lines ^ self.msr;
-        let mut deltas = self.msr & (Msr::DCTS | Msr::DDSR | Msr::TERI | Msr::DDCD);
-        deltas.set(Msr::DCTS, deltas.contains(Msr::DCTS) || changed.contains(Msr::CTS));
-        deltas.set(Msr::DDSR, deltas.contains(Msr::DDSR) || changed.contains(Msr::DSR));
-        deltas.set(Msr::TERI, deltas.contains(Msr::TERI) || (changed.contains(Msr::RI) && !lines.contains(Msr::RI)));
-        deltas.set(Msr::DDCD, deltas.contains(Msr::DDCD) || changed.contains(Msr::DCD));
-        self.msr = lines | deltas;
+        lsr.bits()
+    }
+
+    /// The modem inputs: a terminal that is always there, or in loopback the modem outputs.
+    fn update_modem_inputs(&mut self) {
+        let mut inputs = Msr::CTS | Msr::DSR | Msr::DCD;
+        if self.mcr.contains(Mcr::LOOP) {
+            inputs = Msr::empty();
+            inputs.set(Msr::CTS, self.mcr.contains(Mcr::RTS));
+            inputs.set(Msr::DSR, self.mcr.contains(Mcr::DTR));
+            inputs.set(Msr::RI, self.mcr.contains(Mcr::OUT1));
+            inputs.set(Msr::DCD, self.mcr.contains(Mcr::OUT2));
+        }
+        let lines = Msr::CTS | Msr::DSR | Msr::RI | Msr::DCD;
+        let was = self.msr & lines;
+        let changed = was ^ inputs;
+        let mut deltas = self.msr - lines;
+        for (line, delta) in [(Msr::CTS, Msr::DCTS), (Msr::DSR, Msr::DDSR), (Msr::DCD, Msr::DDCD)] {
+            deltas.set(delta, deltas.contains(delta) || changed.contains(line));
+        }
+        // TERI: the trailing edge only.
+        deltas.set(Msr::TERI, deltas.contains(Msr::TERI) || was.contains(Msr::RI) && !inputs.contains(Msr::RI));
+        self.msr = inputs | deltas;
+    }
+
+    fn write_fcr(&mut self, new: Fcr) {
+        let enable_changed = (self.fcr ^ new).contains(Fcr::ENABLE);
+        // The other bits are taken only together with the enable bit.
+        self.fcr = if new.contains(Fcr::ENABLE) { new - Fcr::CLEAR_RX - Fcr::CLEAR_TX } else { Fcr::empty() };
+        if enable_changed || new.contains(Fcr::ENABLE | Fcr::CLEAR_RX) {
+            self.received.clear();
+        }
     }
 }
 
@@ -249,94 +262,105 @@ pub struct Uart16550 {
 }
 
 impl Uart16550 {
-    /// A UART whose transmitted bytes go to `sink`.
+    /// A UART that drives `irq` and sends to `sink`.
     #[must_use]
     pub fn new(irq: IrqLine, sink: Sink) -> Uart16550 {
-        Uart16550 { state: State::reset(), irq, sink }
+        Uart16550 { state: State::power_on(), irq, sink }
     }
 
-    /// Receives bytes as far as there is room; how many were taken. In loopback the line is cut off: none.
+    /// Characters that [`Uart16550::push_input`] would take now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        if self.state.mcr.contains(Mcr::LOOP) { 0 } else { self.state.capacity().saturating_sub(self.state.received.len()) }
+    }
+
+    /// Receives as many of `bytes` as there is room for; returns their number.
     pub fn push_input(&mut self, bytes: &[u8]) -> usize {
-        if self.state.mcr.contains(Mcr::LOOP) {
-            return 0;
-        }
-        let room = self.state.depth().saturating_sub(self.state.rx.len()).min(bytes.len());
-        self.state.rx.extend(&bytes[..room]);
-        self.update();
-        room
+        let taken = bytes.len().min(self.room());
+        bytes.iter().take(taken).for_each(|&byte| self.state.receive(byte, Lsr::empty()));
+        self.drive();
+        taken
     }
 
-    fn update(&mut self) {
-        let due = self.state.interrupt() != iir::NONE;
-        // OUT2 gates the line to the interrupt controller; loopback cuts the pin off.
-        let gate = self.state.mcr.contains(Mcr::OUT2) && !self.state.mcr.contains(Mcr::LOOP);
-        self.irq.set(due && gate);
+    /// The other side sends a break.
+    pub fn push_break(&mut self) {
+        self.state.receive(0, Lsr::BI);
+        self.drive();
+    }
+
+    /// Drives the interrupt line. In loopback the OUT2 pin is inactive, and with it the line.
+    fn drive(&mut self) {
+        let gate = self.state.mcr & (Mcr::OUT2 | Mcr::LOOP) == Mcr::OUT2;
+        self.irq.set(gate && self.state.interrupt() != iir::NONE);
     }
 
     fn transmit(&mut self, byte: u8) {
+        // Writing THR takes the interrupt back, and it comes anew when the byte has left, which is at once.
+        self.state.thre = false;
+        self.drive();
         if self.state.mcr.contains(Mcr::LOOP) {
-            self.state.receive(byte);
+            let mask = 0xff >> (3 - (self.state.lcr & Lcr::WLS).bits());
+            self.state.receive(byte & mask, Lsr::empty());
         } else {
             (self.sink)(byte);
         }
-        self.state.thre_due = true;
+        self.state.thre = true;
     }
 
-    fn read_register(&mut self, offset: u64) -> u8 {
+    fn read_byte(&mut self, offset: u64) -> u8 {
         let s = &mut self.state;
+        let dlab = s.lcr.contains(Lcr::DLAB);
         match offset {
-            reg::DATA if s.lcr.contains(Lcr::DLAB) => s.divisor as u8,
-            reg::IER if s.lcr.contains(Lcr::DLAB) => (s.divisor >> 8) as u8,
-            reg::DATA => s.rx.pop_front().unwrap_or(0),
+            reg::DATA if dlab => s.divisor as u8,
+            reg::DATA => s.read_data(),
+            reg::IER if dlab => (s.divisor >> 8) as u8,
             reg::IER => s.ier.bits(),
             reg::IIR_FCR => {
                 let id = s.interrupt();
                 if id == iir::THRE {
-                    s.thre_due = false;
+                    s.thre = false;
                 }
                 id | if s.fcr.contains(Fcr::ENABLE) { iir::FIFOS } else { 0 }
             }
             reg::LCR => s.lcr.bits(),
             reg::MCR => s.mcr.bits(),
-            reg::LSR => {
-                let lsr = s.lsr();
-                s.overrun = false;
-                lsr.bits()
-            }
+            reg::LSR => s.read_line_status(),
             reg::MSR => {
-                let msr = s.msr;
+                let msr = s.msr.bits();
                 s.msr -= Msr::DCTS | Msr::DDSR | Msr::TERI | Msr::DDCD;
-                msr.bits()
+                msr
             }
             _ => s.scratch,
         }
     }
 
-    fn write_register(&mut self, offset: u64, value: u8) {
+    fn write_byte(&mut self, offset: u64, value: u8) {
         let s = &mut self.state;
+        let dlab = s.lcr.contains(Lcr::DLAB);
         match offset {
-            reg::DATA if s.lcr.contains(Lcr::DLAB) => s.divisor = s.divisor & 0xff00 | u16::from(value),
-            reg::IER if s.lcr.contains(Lcr::DLAB) => s.divisor = s.divisor & 0xff | u16::from(value) << 8,
+            reg::DATA if dlab => s.divisor = s.divisor & 0xff00 | u16::from(value),
             reg::DATA => self.transmit(value),
+            reg::IER if dlab => s.divisor = s.divisor & 0x00ff | u16::from(value) << 8,
             reg::IER => {
                 let new = Ier::from_bits_truncate(value);
-                if new.contains(Ier::ETBEI) && !s.ier.contains(Ier::ETBEI) {
-                    s.thre_due = true;
-                }
+                // The transmitter is empty: enabling its interrupt raises it.
+                s.thre |= (new - s.ier).contains(Ier::ETBEI);
                 s.ier = new;
             }
-            reg::IIR_FCR => {
-                let new = Fcr::from_bits_truncate(value);
-                if new.contains(Fcr::RX_RESET) || new.contains(Fcr::ENABLE) != s.fcr.contains(Fcr::ENABLE) {
-                    s.rx.clear();
+            reg::IIR_FCR => s.write_fcr(Fcr::from_bits_truncate(value)),
+            reg::LCR => {
+                let new = Lcr::from_bits_truncate(value);
+                let break_starts = (new - s.lcr).contains(Lcr::BREAK);
+                s.lcr = new;
+                if break_starts && s.mcr.contains(Mcr::LOOP) {
+                    s.receive(0, Lsr::BI);
                 }
-                s.fcr = new - Fcr::RX_RESET - Fcr::TX_RESET;
             }
-            reg::LCR => s.lcr = Lcr::from_bits_truncate(value),
             reg::MCR => {
                 s.mcr = Mcr::from_bits_truncate(value);
-                s.update_modem();
+                s.update_modem_inputs();
             }
+            // LSR and MSR are read-only.
             reg::LSR | reg::MSR => {}
             _ => s.scratch = value,
         }
@@ -345,115 +369,40 @@ impl Uart16550 {
 
 impl Device for Uart16550 {
     fn name(&self) -> &'static str {
-        "16550A"
+        "16550A UART"
     }
 
     fn read(&mut self, at: Access) -> u64 {
-        let value = (0..u64::from(at.size)).fold(0, |v, n| v | u64::from(self.read_register((at.offset + n) & 7)) << (8 * n));
-        self.update();
+        let value = wide::read(at, |offset| self.read_byte(offset));
+        self.drive();
         value
     }
 
     fn write(&mut self, at: Access, value: u64) {
-        for n in 0..u64::from(at.size) {
-            self.write_register((at.offset + n) & 7, (value >> (8 * n)) as u8);
-        }
-        self.update();
+        wide::write(at, value, |offset, byte| {
+            self.write_byte(offset, byte);
+            self.drive();
+        });
     }
 
     fn reset(&mut self) {
-        self.state = State::reset();
-        self.update();
+        self.state = State::power_on();
+        self.drive();
+    }
+}
+
+impl Chip for Uart16550 {
+    type State = State;
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn restore(&mut self, state: State) {
+        self.state = state;
+        self.drive();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use egret_bus::{Lines, Ticks};
-    use std::sync::{Arc, Mutex};
-
-    struct Bench {
-        uart: Uart16550,
-        lines: Lines,
-        out: Arc<Mutex<Vec<u8>>>,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            let (lines, out) = (Lines::default(), Arc::new(Mutex::new(Vec::new())));
-            let sink = out.clone();
-            let uart = Uart16550::new(lines.line(4), Box::new(move |b| sink.lock().unwrap().push(b)));
-            let mut bench = Bench { uart, lines, out };
-            bench.write(reg::MCR, Mcr::OUT2.bits());
-            bench
-        }
-
-        fn read(&mut self, offset: u64) -> u8 {
-            self.uart.read(Access { region: 0, offset, size: 1, now: Ticks(0) }) as u8
-        }
-
-        fn write(&mut self, offset: u64, value: u8) {
-            self.uart.write(Access { region: 0, offset, size: 1, now: Ticks(0) }, value.into());
-        }
-
-        fn level(&mut self) -> Option<bool> {
-            let mut last = None;
-            while let Some(change) = self.lines.take() {
-                last = Some(change.level);
-            }
-            last
-        }
-    }
-
-    #[test]
-    fn transmits_and_interrupts_when_empty() {
-        let mut b = Bench::new();
-        b.write(reg::IER, Ier::ETBEI.bits());
-        assert_eq!(b.level(), Some(true), "enabling while empty interrupts");
-        assert_eq!(b.read(reg::IIR_FCR), iir::THRE);
-        assert_eq!(b.level(), Some(false), "reading IIR acknowledges");
-        b.write(reg::DATA, b'A');
-        assert_eq!(*b.out.lock().unwrap(), b"A");
-        assert_eq!((b.level(), b.read(reg::IIR_FCR)), (Some(true), iir::THRE));
-    }
-
-    #[test]
-    fn receives_with_trigger_level_and_timeout() {
-        let mut b = Bench::new();
-        b.write(reg::IIR_FCR, 0x41);
-        b.write(reg::IER, Ier::ERBFI.bits());
-        assert_eq!(b.uart.push_input(b"abc"), 3);
-        assert_eq!(b.read(reg::IIR_FCR), iir::TIMEOUT | iir::FIFOS);
-        assert_eq!(b.uart.push_input(b"d"), 1);
-        assert_eq!(b.read(reg::IIR_FCR), iir::DATA | iir::FIFOS);
-        let got: Vec<u8> = (0..4).map(|_| b.read(reg::DATA)).collect();
-        assert_eq!(got, b"abcd");
-        assert_eq!((b.level(), b.read(reg::LSR) & Lsr::DR.bits()), (Some(false), 0));
-        assert_eq!(b.uart.push_input(&[7; 40]), FIFO, "no more than the FIFO holds");
-    }
-
-    #[test]
-    fn loopback_returns_bytes_and_modem_lines() {
-        let mut b = Bench::new();
-        b.write(reg::MCR, (Mcr::LOOP | Mcr::RTS | Mcr::OUT2).bits());
-        b.write(reg::DATA, 0x5a);
-        assert_eq!(b.read(reg::DATA), 0x5a);
-        assert!(b.out.lock().unwrap().is_empty());
-        let msr = Msr::from_bits_truncate(b.read(reg::MSR));
-        assert!(msr.contains(Msr::CTS | Msr::DCD) && !msr.intersects(Msr::DSR | Msr::RI));
-    }
-
-    #[test]
-    fn divisor_latch_and_scratch() {
-        let mut b = Bench::new();
-        b.write(reg::LCR, Lcr::DLAB.bits() | 3);
-        b.write(reg::DATA, 0x34);
-        b.write(reg::IER, 0x12);
-        assert_eq!((b.read(reg::DATA), b.read(reg::IER)), (0x34, 0x12));
-        b.write(reg::LCR, 3);
-        assert_eq!(b.read(reg::IER), 0);
-        b.write(7, 0xa5);
-        assert_eq!(b.read(7), 0xa5);
-    }
-}
+mod tests;
