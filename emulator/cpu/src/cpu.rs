@@ -100,6 +100,10 @@ pub struct Cpu {
     pub(crate) ip_mask: u64,
     /// A data breakpoint was hit by the instruction under way.
     pub(crate) pending_debug: bool,
+    /// What holds events back.
+    pub inhibit: crate::exceptions::Inhibit,
+    /// What CPUID says.
+    pub model: crate::functions::cpuid::Model,
 }
 
 impl Cpu {
@@ -134,6 +138,8 @@ impl Cpu {
             code_writes: Vec::new(),
             ip_mask: 0xffff_ffff,
             pending_debug: false,
+            inhibit: crate::exceptions::Inhibit::default(),
+            model: crate::functions::cpuid::Model::default(),
         };
         cpu.reset();
         cpu
@@ -159,6 +165,8 @@ impl Cpu {
         self.ldtr = SegReg::new(0, 0, 0xffff, 0x82);
         self.tr = SegReg::new(0, 0, 0xffff, 0x8b);
         self.msr = Msrs::default();
+        self.inhibit = crate::exceptions::Inhibit::default();
+        self.pending_debug = false;
         self.flush_tlb();
         self.update_context();
     }

@@ -81,16 +81,16 @@ impl Interp {
             if cpu.state.budget <= 0 {
                 return Exit::Budget;
             }
-            if cpu.state.attention != 0
-                && let Next::Leave(exit) = self.attend(cpu)
-            {
+            if cpu.state.attention == 0 {
+                self.run_block(cpu);
+            } else if let Next::Leave(exit) = self.attend(cpu) {
                 return exit;
             }
-            self.run_block(cpu);
         }
     }
 
-    /// Deals with [`attention`] bits at an instruction boundary: interrupts, halts, single steps, code writes.
+    /// Deals with [`attention`] bits at an instruction boundary: interrupts, halts, single steps, code writes. What it does
+    /// may leave or raise others, so no block may run before they are looked at again.
     pub fn attend(&mut self, cpu: &mut Cpu) -> Next {
         let bits = cpu.state.attention;
         if bits & attention::CODE_WRITE != 0 {

@@ -3,16 +3,19 @@
 //! `unsafe` is used in one place, `memory.rs`, to reach guest RAM through addresses that the TLB keeps.
 
 pub mod cpu;
+mod delivery;
 mod direct;
 pub mod engine;
-mod exceptions;
+pub mod exceptions;
 pub mod fault;
 pub mod functions;
 pub mod interp;
 mod memory;
 mod mmu;
+mod segments;
 pub mod state;
 pub mod system;
+mod task;
 pub mod tlb;
 
 pub use cpu::Cpu;

@@ -1,7 +1,17 @@
 //! What is too rare or too stateful for ops: the CPU's own functions, by mnemonic. Both tiers run these same functions.
 
+pub(crate) mod control;
+pub mod cpuid;
+pub(crate) mod debug;
+pub(crate) mod far;
+mod io;
+mod iret;
 mod misc;
+mod msr;
+mod segment;
 mod string;
+mod syscall;
+mod system;
 
 use crate::Cpu;
 use crate::fault::Fault;
@@ -16,7 +26,21 @@ pub type Function = fn(&mut Cpu, &Insn) -> Result<(), Fault>;
 /// The function for an instruction that [`egret_isa::sem`] has no ops for.
 #[must_use]
 pub fn lookup(i: &Insn) -> Function {
-    string::table(i).or_else(|| misc::table(i)).unwrap_or(invalid)
+    string::table(i).or_else(|| misc::table(i)).or_else(|| system_tables(i)).unwrap_or(invalid)
+}
+
+/// Privileged and control-transfer instructions.
+fn system_tables(i: &Insn) -> Option<Function> {
+    far::table(i)
+        .or_else(|| iret::table(i))
+        .or_else(|| segment::table(i))
+        .or_else(|| syscall::table(i))
+        .or_else(|| system::table(i))
+        .or_else(|| io::table(i))
+        .or_else(|| control::table(i))
+        .or_else(|| debug::table(i))
+        .or_else(|| msr::table(i))
+        .or_else(|| cpuid::table(i))
 }
 
 /// How the interpreter runs an instruction: its semantics on the CPU, or the CPU's function.
@@ -44,6 +68,11 @@ impl Cpu {
             Unit::Sse if self.cr0 & cr0::EM != 0 || self.cr4 & cr4::OSFXSR == 0 => Fault::UD,
             Unit::Mmx | Unit::Sse => Fault::NM,
         }
+    }
+
+    /// All 64 bits of a general register.
+    pub(crate) fn reg(&self, r: u8) -> u64 {
+        self.state.gpr[usize::from(r & 15)]
     }
 
     /// Raises #GP(0) unless CPL is 0.

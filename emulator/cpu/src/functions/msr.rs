@@ -1,0 +1,227 @@
+//! RDMSR and WRMSR (SDM Vol. 4; Vol. 3, "MTRRs" and "Page Attribute Table").
+
+use super::Function;
+use crate::Cpu;
+use crate::fault::Fault;
+use crate::functions::far::canonical;
+use crate::state::attention;
+use egret_isa::emit::Emit;
+use egret_isa::insn::{Insn, Seg};
+use egret_isa::ops::Width;
+use iced_x86::Mnemonic as M;
+
+/// This file's mnemonics.
+pub(super) fn table(i: &Insn) -> Option<Function> {
+    Some(match i.mnemonic {
+        M::Rdmsr => rdmsr,
+        M::Wrmsr => wrmsr,
+        _ => return None,
+    })
+}
+
+/// MSR numbers, by the names of the manual.
+mod number {
+    pub const TSC: u32 = 0x10;
+    pub const PLATFORM_ID: u32 = 0x17;
+    pub const APIC_BASE: u32 = 0x1b;
+    pub const TSC_ADJUST: u32 = 0x3b;
+    pub const BIOS_UPDT_TRIG: u32 = 0x79;
+    pub const BIOS_SIGN_ID: u32 = 0x8b;
+    pub const MTRRCAP: u32 = 0xfe;
+    pub const ARCH_CAPABILITIES: u32 = 0x10a;
+    pub const SYSENTER_CS: u32 = 0x174;
+    pub const SYSENTER_ESP: u32 = 0x175;
+    pub const SYSENTER_EIP: u32 = 0x176;
+    pub const MCG_CAP: u32 = 0x179;
+    pub const MCG_STATUS: u32 = 0x17a;
+    pub const MISC_ENABLE: u32 = 0x1a0;
+    pub const MTRR_PHYS_FIRST: u32 = 0x200;
+    pub const MTRR_PHYS_LAST: u32 = 0x20f;
+    pub const MTRR_FIX64K: u32 = 0x250;
+    pub const MTRR_FIX16K: u32 = 0x258;
+    pub const MTRR_FIX16K_LAST: u32 = 0x259;
+    pub const MTRR_FIX4K: u32 = 0x268;
+    pub const MTRR_FIX4K_LAST: u32 = 0x26f;
+    pub const PAT: u32 = 0x277;
+    pub const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub const TSC_DEADLINE: u32 = 0x6e0;
+    pub const X2APIC_FIRST: u32 = 0x800;
+    pub const X2APIC_LAST: u32 = 0x8ff;
+    pub const EFER: u32 = 0xc000_0080;
+    pub const STAR: u32 = 0xc000_0081;
+    pub const LSTAR: u32 = 0xc000_0082;
+    pub const CSTAR: u32 = 0xc000_0083;
+    pub const FMASK: u32 = 0xc000_0084;
+    pub const FS_BASE: u32 = 0xc000_0100;
+    pub const GS_BASE: u32 = 0xc000_0101;
+    pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    pub const TSC_AUX: u32 = 0xc000_0103;
+}
+
+/// IA32_MTRRCAP: eight variable ranges, fixed ranges, write combining.
+const MTRRCAP: u64 = 8 | 1 << 8 | 1 << 10;
+/// IA32_MISC_ENABLE: fast strings; BTS and PEBS unavailable.
+const MISC_ENABLE: u64 = 1 | 1 << 11 | 1 << 12;
+/// What software may change in IA32_MISC_ENABLE: fast strings.
+const MISC_ENABLE_WRITABLE: u64 = 1;
+/// The microcode revision reported in IA32_BIOS_SIGN_ID's upper half.
+const MICROCODE: u64 = 1 << 32;
+/// IA32_ARCH_CAPABILITIES: nothing here executes ahead of itself, so it is immune to what comes of that. RDCL_NO,
+/// SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO,
+/// RFDS_NO, ITS_NO.
+const ARCH_CAPABILITIES: u64 =
+    1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 62;
+
+/// RDMSR: SDM Vol. 2, "RDMSR—Read From Model Specific Register".
+fn rdmsr(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
+    cpu.privileged()?;
+    let which = cpu.reg(1) as u32;
+    let value = cpu.read_msr(which)?;
+    cpu.set_gpr(0, Width::D, value);
+    cpu.set_gpr(2, Width::D, value >> 32);
+    Ok(())
+}
+
+/// WRMSR: SDM Vol. 2, "WRMSR—Write to Model Specific Register".
+fn wrmsr(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
+    cpu.privileged()?;
+    let which = cpu.reg(1) as u32;
+    let value = cpu.reg(0) & 0xffff_ffff | cpu.reg(2) << 32;
+    cpu.write_msr(which, value)
+}
+
+impl Cpu {
+    /// Reads an MSR; #GP(0) when there is none of that number.
+    pub fn read_msr(&mut self, which: u32) -> Result<u64, Fault> {
+        Ok(match which {
+            number::TSC => self.time_stamp(),
+            number::TSC_ADJUST => self.msr.tsc_offset,
+            number::APIC_BASE | number::TSC_DEADLINE | number::X2APIC_FIRST..=number::X2APIC_LAST => self.read_apic(which)?,
+            number::SYSENTER_CS => self.msr.sysenter_cs,
+            number::SYSENTER_ESP => self.msr.sysenter_esp,
+            number::SYSENTER_EIP => self.msr.sysenter_eip,
+            number::PAT => self.msr.pat,
+            number::EFER => self.efer,
+            number::STAR => self.msr.star,
+            number::LSTAR => self.msr.lstar,
+            number::CSTAR => self.msr.cstar,
+            number::FMASK => self.msr.sfmask,
+            number::FS_BASE => self.state.seg[Seg::Fs as usize].base,
+            number::GS_BASE => self.state.seg[Seg::Gs as usize].base,
+            number::KERNEL_GS_BASE => self.msr.kernel_gs_base,
+            number::TSC_AUX => self.msr.tsc_aux,
+            number::BIOS_SIGN_ID => MICROCODE,
+            number::MTRRCAP => MTRRCAP,
+            number::ARCH_CAPABILITIES => ARCH_CAPABILITIES,
+            number::PLATFORM_ID | number::MCG_CAP | number::MCG_STATUS => 0,
+            number::MISC_ENABLE => self.msr.plain.get(&which).copied().unwrap_or(MISC_ENABLE),
+            _ if mtrr(which) => self.msr.plain.get(&which).copied().unwrap_or(0),
+            _ => return Err(self.unknown_msr(which)),
+        })
+    }
+
+    /// Writes an MSR; #GP(0) when there is none of that number or it does not take the value.
+    pub fn write_msr(&mut self, which: u32, value: u64) -> Result<(), Fault> {
+        match which {
+            number::TSC => {
+                let offset = value.wrapping_sub(self.system.tsc());
+                self.set_tsc_offset(offset);
+            }
+            number::TSC_ADJUST => self.set_tsc_offset(value),
+            number::APIC_BASE | number::TSC_DEADLINE | number::X2APIC_FIRST..=number::X2APIC_LAST => self.write_apic(which, value)?,
+            number::SYSENTER_CS => self.msr.sysenter_cs = value & 0xffff_ffff,
+            number::SYSENTER_ESP => self.msr.sysenter_esp = canonical(value)?,
+            number::SYSENTER_EIP => self.msr.sysenter_eip = canonical(value)?,
+            number::PAT => self.msr.pat = memory_types(value, |t| matches!(t, 0 | 1 | 4..=7))?,
+            number::EFER => self.write_efer(value)?,
+            number::STAR => self.msr.star = value,
+            number::LSTAR => self.msr.lstar = canonical(value)?,
+            number::CSTAR => self.msr.cstar = canonical(value)?,
+            number::FMASK if value >> 32 == 0 => self.msr.sfmask = value,
+            number::FS_BASE => self.state.seg[Seg::Fs as usize].base = canonical(value)?,
+            number::GS_BASE => self.state.seg[Seg::Gs as usize].base = canonical(value)?,
+            number::KERNEL_GS_BASE => self.msr.kernel_gs_base = canonical(value)?,
+            number::TSC_AUX if value >> 32 == 0 => self.msr.tsc_aux = value,
+            // Loading microcode: there is none that would fit, and chips ignore what does not fit.
+            number::BIOS_SIGN_ID | number::BIOS_UPDT_TRIG => {}
+            number::MISC_ENABLE if (value ^ MISC_ENABLE) & !MISC_ENABLE_WRITABLE == 0 => {
+                self.msr.plain.insert(which, value);
+            }
+            number::MCG_STATUS if value == 0 => {}
+            _ if mtrr(which) => self.write_mtrr(which, value)?,
+            number::FMASK | number::TSC_AUX | number::MISC_ENABLE | number::MCG_STATUS | number::MCG_CAP => return Err(Fault::GP0),
+            number::MTRRCAP | number::ARCH_CAPABILITIES | number::PLATFORM_ID => return Err(Fault::GP0),
+            _ => return Err(self.unknown_msr(which)),
+        }
+        Ok(())
+    }
+
+    fn unknown_msr(&mut self, which: u32) -> Fault {
+        self.count_unknown(&format!("msr {which:#x}"));
+        Fault::GP0
+    }
+
+    fn read_apic(&mut self, which: u32) -> Result<u64, Fault> {
+        let value = self.system.apic_read(which).ok_or(Fault::GP0)?;
+        // The timer compares with the counter as the system knows it.
+        let shift = if which == number::TSC_DEADLINE && value != 0 { self.msr.tsc_offset } else { 0 };
+        Ok(value.wrapping_add(shift))
+    }
+
+    fn write_apic(&mut self, which: u32, value: u64) -> Result<(), Fault> {
+        let shift = if which == number::TSC_DEADLINE && value != 0 { self.msr.tsc_offset } else { 0 };
+        // Zero would disarm the timer; a deadline there is long past.
+        let shifted = if value == 0 { 0 } else { value.wrapping_sub(shift).max(1) };
+        if !self.system.apic_write(which, shifted) {
+            return Err(Fault::GP0);
+        }
+        self.state.attention |= attention::INTERRUPT;
+        Ok(())
+    }
+
+    /// Moves the time-stamp counter; an armed deadline keeps its value, so it is armed anew.
+    fn set_tsc_offset(&mut self, offset: u64) {
+        let deadline = self.read_apic(number::TSC_DEADLINE).unwrap_or(0);
+        self.msr.tsc_offset = offset;
+        if deadline != 0 {
+            // It was armed a moment ago, so the APIC takes it.
+            let _ = self.write_apic(number::TSC_DEADLINE, deadline);
+        }
+    }
+
+    fn write_mtrr(&mut self, which: u32, value: u64) -> Result<(), Fault> {
+        let address = (1u64 << crate::mmu::PHYS_BITS) - 0x1000;
+        let valid_type = |t: u64| matches!(t, 0 | 1 | 4..=6);
+        let ok = match which {
+            // Type, fixed-range enable, enable.
+            number::MTRR_DEF_TYPE => value & !0xcff == 0 && valid_type(value & 0xff),
+            number::MTRR_PHYS_FIRST..=number::MTRR_PHYS_LAST if which & 1 == 0 => {
+                value & !(address | 0xff) == 0 && valid_type(value & 0xff)
+            }
+            number::MTRR_PHYS_FIRST..=number::MTRR_PHYS_LAST => value & !(address | 1 << 11) == 0,
+            _ => memory_types(value, valid_type).is_ok(),
+        };
+        if !ok {
+            return Err(Fault::GP0);
+        }
+        self.msr.plain.insert(which, value);
+        Ok(())
+    }
+}
+
+/// Whether a number is an MTRR's. They are kept as written; there are no caches to type.
+fn mtrr(which: u32) -> bool {
+    matches!(
+        which,
+        number::MTRR_DEF_TYPE
+            | number::MTRR_PHYS_FIRST..=number::MTRR_PHYS_LAST
+            | number::MTRR_FIX64K
+            | number::MTRR_FIX16K..=number::MTRR_FIX16K_LAST
+            | number::MTRR_FIX4K..=number::MTRR_FIX4K_LAST
+    )
+}
+
+/// The value, when each of its eight bytes is a memory type that `valid` takes.
+fn memory_types(value: u64, valid: impl Fn(u64) -> bool) -> Result<u64, Fault> {
+    if value.to_le_bytes().into_iter().all(|t| valid(t.into())) { Ok(value) } else { Err(Fault::GP0) }
+}
