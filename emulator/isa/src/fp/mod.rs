@@ -4,6 +4,9 @@
 //!   bits and no new flag.
 //! * 80-bit extended precision (x87): [`f80`].
 //!
+//! The host's floating-point environment must be Rust's default: translated code that runs with the guest's MXCSR loaded restores the
+//! default before it calls anything here.
+//!
 //! Every rule that is x86's choice and not IEEE 754's is cited from the Intel SDM Vol. 1, chapters 4 ("Data Types"),
 //! 8 ("Programming with the x87 FPU") and 11.5 ("SSE and SSE2 exceptions").
 
