@@ -1,4 +1,5 @@
 //! See Cargo.toml's description.
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 pub mod os;
