@@ -3,3 +3,4 @@
 
 pub mod catalogue;
 pub mod os;
+pub mod tests_kernels;

@@ -53,6 +53,9 @@ pub(crate) struct Asm {
     labels: BTreeMap<String, Named>,
     strings: Vec<String>,
     fixups: Vec<Fixup>,
+    /// How many checks a test kernel has emitted, see `tests_kernels`.
+    pub(crate) tally: i32,
+    blobs: Vec<Vec<u8>>,
 }
 
 impl Asm {
@@ -60,7 +63,16 @@ impl Asm {
     pub(crate) fn new(bits: u32, base: i32) -> Result<Self, AsmError> {
         let code = CodeAssembler::new(bits)?;
         let (scope, labels) = (format!("section.{base:x}"), BTreeMap::new());
-        Ok(Asm { code, base: u64::from(base.unsigned_abs()), scope, labels, strings: Vec::new(), fixups: Vec::new() })
+        Ok(Asm {
+            code,
+            base: u64::from(base.unsigned_abs()),
+            scope,
+            labels,
+            strings: Vec::new(),
+            fixups: Vec::new(),
+            tally: 0,
+            blobs: Vec::new(),
+        })
     }
 
     fn full_name(&self, name: &str) -> String {
@@ -114,6 +126,12 @@ impl Asm {
         Ok(self.code.lea(reg, ptr(label))?)
     }
 
+    /// The name of the label of a copy of `bytes` that is emitted behind the code.
+    pub(crate) fn blob(&mut self, bytes: &[u8]) -> String {
+        self.blobs.push(bytes.to_vec());
+        format!("blob {}", self.blobs.len() - 1)
+    }
+
     fn fixup(&mut self, back: u64, width: u64, target: &str) -> Result<(), AsmError> {
         let (end, target) = (self.here()?, self.full_name(target));
         self.fixups.push(Fixup { end, back, width, target });
@@ -139,10 +157,20 @@ impl Asm {
         self.fixup(0, 8, target)
     }
 
+    /// Four bytes of data that hold the address of a label of any section.
+    pub(crate) fn pointer_32(&mut self, target: &str) -> Result<(), AsmError> {
+        self.code.dd(&[0])?;
+        self.fixup(0, 4, target)
+    }
+
     fn assemble(mut self) -> Result<Assembled, AsmError> {
         for (index, text) in std::mem::take(&mut self.strings).iter().enumerate() {
             self.label(&format!("string {index}"))?;
             self.code.db(&[text.as_bytes(), &[0]].concat())?;
+        }
+        for (index, bytes) in std::mem::take(&mut self.blobs).iter().enumerate() {
+            self.label(&format!("blob {index}"))?;
+            self.code.db(bytes)?;
         }
         if let Some((name, _)) = self.labels.iter().find(|(_, named)| !named.defined) {
             return Err(AsmError::Undefined(name.clone()));
@@ -173,12 +201,12 @@ pub(crate) struct Section {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Assembles the sections and patches the absolute addresses among them. Strings are private to their section.
+/// Assembles the sections and patches the absolute addresses among them. Strings and blobs are private to their section.
 pub(crate) fn link(sections: Vec<Asm>) -> Result<Vec<Section>, AsmError> {
     let assembled = sections.into_iter().map(Asm::assemble).collect::<Result<Vec<_>, _>>()?;
     let mut global = BTreeMap::new();
     for (name, address) in assembled.iter().flat_map(|part| &part.symbols) {
-        if !name.starts_with("string ") && global.insert(name.clone(), *address).is_some() {
+        if !name.starts_with("string ") && !name.starts_with("blob ") && global.insert(name.clone(), *address).is_some() {
             return Err(AsmError::Duplicate(name.clone()));
         }
     }

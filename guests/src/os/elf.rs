@@ -40,3 +40,10 @@ pub(crate) fn executable(entry: u32, image: &Section, memory_end: u32) -> Vec<u8
     file.extend_from_slice(&image.bytes);
     file
 }
+
+/// Entry point, base and bytes of the segment of a file that [`executable`] made.
+pub(crate) fn parts(file: &[u8]) -> Option<(u32, u32, &[u8])> {
+    let word = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?));
+    let header = usize::from(ELF_HEADER_BYTES);
+    Some((word(24)?, word(header + 8)?, file.get(SEGMENT_OFFSET as usize..)?))
+}
