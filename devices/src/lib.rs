@@ -10,6 +10,7 @@
 //! | `pit.rs` | 8254 interval timer and system control port B (61h) |
 //! | `rtc.rs` | MC146818 real-time clock with CMOS RAM |
 //! | `uart16550.rs` | 16550A UART |
+//! | `i8042.rs` | 8042 keyboard controller with a PS/2 keyboard and mouse |
 //! | `acpi_pm.rs` | ACPI fixed hardware: PM1a, power-management timer, GPE0, SMI command |
 //! | `pci.rs` | PCI configuration mechanism #1, host bridge, reset control register CF9h |
 //! | `dma8237.rs` | the two 8237A and their page registers |
@@ -27,6 +28,7 @@ pub mod post;
 pub mod uart16550;
 
 mod clock;
+mod i8042;
 mod ioapic;
 mod lapic;
 mod message;
@@ -35,6 +37,7 @@ mod pit;
 mod rtc;
 mod wide;
 
+pub use i8042::{Buttons, I8042, Key};
 pub use ioapic::IoApic;
 pub use lapic::{BadMsr, Lint, LocalApic};
 pub use message::{Delivery, Destination, Message, Trigger, route};
@@ -45,6 +48,7 @@ pub use uart16550::Uart16550;
 
 /// The registers' and latches' types, for those who look inside a chip.
 pub mod state {
+    pub use crate::i8042::State as I8042State;
     pub use crate::ioapic::State as IoApicState;
     pub use crate::lapic::State as LocalApicState;
     pub use crate::pic::State as PicState;
