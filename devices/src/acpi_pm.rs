@@ -1,6 +1,7 @@
 //! ACPI fixed hardware: PM1a event and control blocks, the power-management timer, GPE block 0 and the SMI command port.
 //! ACPI Specification 6.5, "ACPI Hardware Specification".
 
+use crate::Chip;
 use bitflags::bitflags;
 use egret_bus::{Access, Device, Event, Events, IrqLine, Ticks};
 
@@ -74,8 +75,9 @@ pub struct Config {
     pub acpi_disable: u8,
 }
 
-#[derive(Clone, Copy, Default)]
-struct State {
+/// What the hardware holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
     status: Pm1,
     enable: Pm1,
     control: Pm1Control,
@@ -229,6 +231,19 @@ impl Device for AcpiPm {
         }
         let half_turn = (1 << (TIMER_BITS - 1)) - 1;
         Some(Ticks::from_periods((s.seen.periods(TIMER_HZ) | half_turn) + 1, TIMER_HZ))
+    }
+}
+
+impl Chip for AcpiPm {
+    type State = State;
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn restore(&mut self, state: State) {
+        self.state = state;
+        self.update();
     }
 }
 

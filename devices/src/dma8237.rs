@@ -1,6 +1,7 @@
 //! The two 8237A DMA controllers and their page registers, as registers: guests program and read them back. No chip of
 //! this machine asks for ISA DMA, so no transfer ever starts.
 
+use crate::{Chip, wide};
 use egret_bus::{Access, Device};
 
 /// Region numbers, as the machine maps them.
@@ -14,7 +15,7 @@ pub mod region {
 }
 
 /// One 8237A.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Controller {
     /// Base and current address and count of the four channels, in port order.
     base: [u16; 8],
@@ -80,15 +81,21 @@ impl Controller {
     }
 }
 
-/// Both controllers and the page registers.
-pub struct Dma {
+/// What both controllers and the page registers hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
     controllers: [Controller; 2],
     pages: [u8; 16],
 }
 
+/// Both controllers and the page registers.
+pub struct Dma {
+    state: State,
+}
+
 impl Default for Dma {
     fn default() -> Self {
-        Dma { controllers: [Controller::reset(); 2], pages: [0; 16] }
+        Dma { state: State { controllers: [Controller::reset(); 2], pages: [0; 16] } }
     }
 }
 
@@ -98,23 +105,37 @@ impl Device for Dma {
     }
 
     fn read(&mut self, at: Access) -> u64 {
-        match at.region {
-            region::FIRST => self.controllers[0].read(at.offset & 15).into(),
-            region::SECOND => self.controllers[1].read(at.offset >> 1 & 15).into(),
-            _ => self.pages[at.offset as usize & 15].into(),
-        }
+        let State { controllers, pages } = &mut self.state;
+        wide::read(at, |offset| match at.region {
+            region::FIRST => controllers[0].read(offset & 15),
+            region::SECOND => controllers[1].read(offset >> 1 & 15),
+            _ => pages[offset as usize & 15],
+        })
     }
 
     fn write(&mut self, at: Access, value: u64) {
-        match at.region {
-            region::FIRST => self.controllers[0].write(at.offset & 15, value as u8),
-            region::SECOND => self.controllers[1].write(at.offset >> 1 & 15, value as u8),
-            _ => self.pages[at.offset as usize & 15] = value as u8,
-        }
+        let State { controllers, pages } = &mut self.state;
+        wide::write(at, value, |offset, byte| match at.region {
+            region::FIRST => controllers[0].write(offset & 15, byte),
+            region::SECOND => controllers[1].write(offset >> 1 & 15, byte),
+            _ => pages[offset as usize & 15] = byte,
+        });
     }
 
     fn reset(&mut self) {
         *self = Dma::default();
+    }
+}
+
+impl Chip for Dma {
+    type State = State;
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn restore(&mut self, state: State) {
+        self.state = state;
     }
 }
 

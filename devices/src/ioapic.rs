@@ -202,9 +202,9 @@ impl Device for IoApic {
         }
     }
 
+    /// The pins are released too: the chips that drive them are reset with this one.
     fn reset(&mut self) {
-        let pins = self.state.pins;
-        self.state = State { pins, ..Self::power_on(self.id, self.active_low) };
+        self.state = Self::power_on(self.id, self.active_low);
     }
 }
 

@@ -48,9 +48,12 @@ pub use uart16550::Uart16550;
 
 /// The registers' and latches' types, for those who look inside a chip.
 pub mod state {
+    pub use crate::acpi_pm::State as AcpiPmState;
+    pub use crate::dma8237::State as DmaState;
     pub use crate::i8042::State as I8042State;
     pub use crate::ioapic::State as IoApicState;
     pub use crate::lapic::State as LocalApicState;
+    pub use crate::pci::State as PciHostState;
     pub use crate::pic::State as PicState;
     pub use crate::pit::State as PitState;
     pub use crate::rtc::State as RtcState;

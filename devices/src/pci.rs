@@ -1,6 +1,7 @@
 //! PCI: configuration mechanism #1 (ports CF8h-CFFh), bus 0, the host bridge, and the reset control register CF9h.
 //! PCI Local Bus Specification 3.0, "Configuration Space".
 
+use crate::Chip;
 use egret_bus::{Access, Device, Event, Events, Shared};
 
 /// Configuration space of one function, 256 bytes.
@@ -90,10 +91,16 @@ const RESET_CONTROL: u64 = 1;
 /// CF9h: reset the CPU on a rising edge, by a system reset.
 const RESET_CPU: u8 = 1 << 2;
 
-/// Configuration ports of bus 0.
-pub struct PciHost {
+/// What the ports hold; each function holds its own configuration space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
     address: u32,
     reset_control: u8,
+}
+
+/// Configuration ports of bus 0.
+pub struct PciHost {
+    state: State,
     functions: Vec<(Slot, Shared<dyn PciFunction>)>,
     events: Events,
 }
@@ -102,7 +109,7 @@ impl PciHost {
     /// A bus with no functions.
     #[must_use]
     pub fn new(events: Events) -> PciHost {
-        PciHost { address: 0, reset_control: 0, functions: Vec::new(), events }
+        PciHost { state: State::default(), functions: Vec::new(), events }
     }
 
     /// Plugs a function in; it replaces nothing: the first in a slot answers.
@@ -112,21 +119,21 @@ impl PciHost {
 
     /// The function and register that CONFIG_ADDRESS points to.
     fn target(&self) -> Option<(Shared<dyn PciFunction>, u8)> {
-        let bus = self.address >> 16 & 0xff;
-        let slot = Slot { device: (self.address >> 11 & 31) as u8, function: (self.address >> 8 & 7) as u8 };
-        if self.address & ENABLE == 0 || bus != 0 {
+        let bus = self.state.address >> 16 & 0xff;
+        let slot = Slot { device: (self.state.address >> 11 & 31) as u8, function: (self.state.address >> 8 & 7) as u8 };
+        if self.state.address & ENABLE == 0 || bus != 0 {
             return None;
         }
         let (_, function) = self.functions.iter().find(|(s, _)| *s == slot)?;
-        Some((function.clone(), self.address as u8 & 0xfc))
+        Some((function.clone(), self.state.address as u8 & 0xfc))
     }
 
     fn write_address(&mut self, at: Access, value: u64) {
         if at.size == 4 && at.offset == 0 {
-            self.address = value as u32 & 0x80ff_fffc;
+            self.state.address = value as u32 & 0x80ff_fffc;
         } else if at.size == 1 && at.offset == RESET_CONTROL {
-            let rising = value as u8 & !self.reset_control & RESET_CPU != 0;
-            self.reset_control = value as u8 & 0x0e;
+            let rising = value as u8 & !self.state.reset_control & RESET_CPU != 0;
+            self.state.reset_control = value as u8 & 0x0e;
             if rising {
                 self.events.raise(Event::Reset);
             }
@@ -142,8 +149,8 @@ impl Device for PciHost {
     fn read(&mut self, at: Access) -> u64 {
         if at.region == region::ADDRESS {
             return match (at.size, at.offset) {
-                (4, 0) => self.address.into(),
-                (1, RESET_CONTROL) => self.reset_control.into(),
+                (4, 0) => self.state.address.into(),
+                (1, RESET_CONTROL) => self.state.reset_control.into(),
                 _ => u64::MAX,
             };
         }
@@ -165,11 +172,22 @@ impl Device for PciHost {
     }
 
     fn reset(&mut self) {
-        self.address = 0;
-        self.reset_control = 0;
+        self.state = State::default();
         for (_, function) in &self.functions {
             function.lock().reset();
         }
+    }
+}
+
+impl Chip for PciHost {
+    type State = State;
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn restore(&mut self, state: State) {
+        self.state = state;
     }
 }
 

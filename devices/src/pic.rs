@@ -344,10 +344,9 @@ impl Device for Pic {
         wide::write(at, value, |offset, byte| self.write_byte(at.region, offset, byte));
     }
 
-    /// The devices go on driving their lines.
+    /// The lines are low too: the chips that drive them are reset with this one.
     fn reset(&mut self) {
-        let fresh = |lines| I8259 { lines, ..I8259::POWER_ON };
-        self.state = State { master: fresh(self.state.master.lines & !(1 << CASCADE)), slave: fresh(self.state.slave.lines) };
+        *self = Pic::default();
     }
 }
 

@@ -1,5 +1,6 @@
 //! System control port A (port 92h): fast A20 and fast reset, as on the PS/2.
 
+use crate::Chip;
 use bitflags::bitflags;
 use egret_bus::{Access, Device, Event, Events};
 
@@ -49,6 +50,18 @@ impl Device for SystemControlA {
 
     fn reset(&mut self) {
         self.state = ControlA::A20;
+    }
+}
+
+impl Chip for SystemControlA {
+    type State = ControlA;
+
+    fn state(&self) -> &ControlA {
+        &self.state
+    }
+
+    fn restore(&mut self, state: ControlA) {
+        self.state = state;
     }
 }
 

@@ -1,5 +1,6 @@
 //! The diagnostic port (80h): keeps the last code written. Guests also write it to wait a microsecond.
 
+use crate::Chip;
 use egret_bus::{Access, Device};
 
 /// The diagnostic port.
@@ -31,5 +32,17 @@ impl Device for Post {
 
     fn reset(&mut self) {
         self.code = 0;
+    }
+}
+
+impl Chip for Post {
+    type State = u8;
+
+    fn state(&self) -> &u8 {
+        &self.code
+    }
+
+    fn restore(&mut self, state: u8) {
+        self.code = state;
     }
 }
