@@ -6,6 +6,7 @@ use crate::system::System;
 use egret_bus::{GuestRam, Phys};
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Ctx, Seg};
+use egret_isa::x87::X87;
 use std::collections::BTreeMap;
 
 /// GDTR or IDTR.
@@ -74,6 +75,8 @@ pub struct Cpu {
     pub cr4: u64,
     /// IA32_EFER.
     pub efer: u64,
+    /// The x87 FPU and the MMX registers.
+    pub x87: X87,
     /// Current privilege level.
     pub cpl: u8,
     /// DR0-DR7.
@@ -123,6 +126,7 @@ impl Cpu {
             cr3: 0,
             cr4: 0,
             efer: 0,
+            x87: X87::reset(),
             cpl: 0,
             dr: [0; 8],
             gdtr: TableReg::default(),
@@ -167,6 +171,7 @@ impl Cpu {
         self.msr = Msrs::default();
         self.inhibit = crate::exceptions::Inhibit::default();
         self.pending_debug = false;
+        self.x87 = X87::reset();
         self.flush_tlb();
         self.update_context();
     }
@@ -316,6 +321,7 @@ impl Cpu {
         (self.ldtr, self.tr, self.pdpte) = (other.ldtr, other.tr, other.pdpte);
         self.fault_address = other.fault_address;
         self.msr = other.msr.clone();
+        self.x87 = other.x87.clone();
         self.flush_tlb();
         self.update_context();
     }

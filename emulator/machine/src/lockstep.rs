@@ -4,6 +4,7 @@
 use egret_bus::{GuestRam, Phys, RamError};
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, System};
+use egret_isa::x87::X87;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -457,6 +458,7 @@ struct Snapshot {
     bases: [u64; 6],
     control: [u64; 5],
     cpl: u8,
+    x87: X87,
 }
 
 const NAMES: [&str; 16] = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
@@ -474,6 +476,7 @@ impl Snapshot {
             bases: s.seg.map(|s| s.base),
             control: [cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.efer],
             cpl: cpu.cpl,
+            x87: cpu.x87.clone(),
         }
     }
 
@@ -498,6 +501,9 @@ impl Snapshot {
         }
         for (n, name) in ["cr0", "cr2", "cr3", "cr4", "efer"].iter().enumerate() {
             row(name, self.control[n].into(), other.control[n].into());
+        }
+        if self.x87 != other.x87 {
+            let _ = writeln!(out, "  x87      leader {:x?}\n           interpreter {:x?}", self.x87, other.x87);
         }
     }
 

@@ -4,11 +4,13 @@ pub(crate) mod control;
 pub mod cpuid;
 pub(crate) mod debug;
 pub(crate) mod far;
+mod fpu;
 mod io;
 mod iret;
 mod misc;
 mod msr;
 mod segment;
+mod simd;
 mod string;
 mod syscall;
 mod system;
@@ -26,7 +28,12 @@ pub type Function = fn(&mut Cpu, &Insn) -> Result<(), Fault>;
 /// The function for an instruction that [`egret_isa::sem`] has no ops for.
 #[must_use]
 pub fn lookup(i: &Insn) -> Function {
-    string::table(i).or_else(|| misc::table(i)).or_else(|| system_tables(i)).unwrap_or(invalid)
+    string::table(i)
+        .or_else(|| misc::table(i))
+        .or_else(|| system_tables(i))
+        .or_else(|| fpu::table(i))
+        .or_else(|| simd::table(i))
+        .unwrap_or(invalid)
 }
 
 /// Privileged and control-transfer instructions.

@@ -1,0 +1,247 @@
+//! x87 instructions: the CPU's side of [`egret_isa::x87`], which has the arithmetic. Also FXSAVE and FXRSTOR.
+
+use super::Function;
+use crate::Cpu;
+use crate::fault::{Fault, vector};
+use crate::state::{attention, cr0, cr4};
+use egret_isa::emit::{Emit, Unit};
+use egret_isa::flags::{ARITH, CF, PF, ZF};
+use egret_isa::insn::{Insn, Mode, Operand, Seg};
+use egret_isa::ops::Width;
+use egret_isa::x87::{self, EnvFormat, Memory, X87Insn, X87Op};
+use iced_x86::{Code, Mnemonic as M};
+use std::sync::OnceLock;
+
+/// The plan of an x87 instruction by its code.
+fn plan(code: Code) -> Option<X87Insn> {
+    static PLANS: OnceLock<Vec<Option<X87Insn>>> = OnceLock::new();
+    PLANS.get_or_init(|| Code::values().map(x87::decode).collect()).get(code as usize).copied().flatten()
+}
+
+pub(super) fn table(i: &Insn) -> Option<Function> {
+    Some(match i.mnemonic {
+        M::Fxsave | M::Fxsave64 => fxsave,
+        M::Fxrstor | M::Fxrstor64 => fxrstor,
+        _ if plan(i.code).is_some() => execute,
+        _ => return None,
+    })
+}
+
+/// Any x87 instruction, by its plan. SDM Vol. 1, "Programming with the x87 FPU".
+fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    let Some(p) = plan(i.code) else { return Err(Fault::UD) };
+    if p.op == X87Op::Wait {
+        // WAIT heeds TS only together with MP, and ignores EM.
+        if cpu.cr0 & (cr0::MP | cr0::TS) == cr0::MP | cr0::TS {
+            return Err(Fault::NM);
+        }
+    } else {
+        cpu.require(Unit::X87)?;
+    }
+    if p.waits() && cpu.x87.pending_exception() {
+        return cpu.x87_exception(i);
+    }
+    let address = if i.has_mem() { Some(cpu.offset(i, &i.mem)) } else { None };
+    match p.memory {
+        Memory::Env | Memory::State => return image(cpu, i, p, address.unwrap_or(0)),
+        _ => {}
+    }
+    let source = read_source(cpu, i, p, address)?;
+    let check = cpu.x87.checkpoint();
+    if p.records() {
+        let cs = cpu.selector(Seg::Cs) as u16;
+        let ip = cpu.state.rip.wrapping_sub(i.len.into());
+        let data = address.map(|a| (cpu.state.seg[i.mem.seg as usize].selector, a));
+        cpu.x87.record(0, cs, ip, data);
+    }
+    let out = cpu.x87.execute(p, stack_operand(i), source);
+    if let Some(v) = out.store {
+        match address {
+            None => cpu.set_gpr(0, Width::W, v as u64),
+            Some(at) => {
+                if let Err(fault) = write_bytes(cpu, i.mem.seg, at, i.mem.width, &v.to_le_bytes()[..p.memory.bytes()]) {
+                    cpu.x87.restore(check);
+                    return Err(fault);
+                }
+            }
+        }
+    }
+    if let Some((zf, pf, cf)) = out.eflags {
+        let bit = |on: bool, mask: u32| if on { u64::from(mask) } else { 0 };
+        cpu.set_flags_word(ARITH, bit(zf, ZF) | bit(pf, PF) | bit(cf, CF));
+    }
+    Ok(())
+}
+
+/// The number of the ST(i) operand that is not the implied ST(0).
+fn stack_operand(i: &Insn) -> u8 {
+    match (i.ops[0], i.ops[1]) {
+        (Operand::St(0), Operand::St(n)) | (Operand::St(n), _) => n,
+        _ => 1,
+    }
+}
+
+fn read_source(cpu: &mut Cpu, i: &Insn, p: X87Insn, address: Option<u64>) -> Result<u128, Fault> {
+    if p.op == X87Op::ConditionalMove {
+        return Ok(cpu.cond(i.cond).into());
+    }
+    let Some(at) = address else { return Ok(0) };
+    if p.stores() {
+        // The operand is checked before the stack is touched.
+        cpu.probe_write(i.mem.seg, at, p.memory.bytes() as u8)?;
+        return Ok(0);
+    }
+    let mut bytes = [0; 16];
+    read_bytes(cpu, i.mem.seg, at, i.mem.width, &mut bytes[..p.memory.bytes()])?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+fn piece(len: usize) -> usize {
+    match len {
+        8.. => 8,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// Reads a memory image in the largest pieces that fit.
+fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut [u8]) -> Result<(), Fault> {
+    let mut done = 0;
+    while done < out.len() {
+        let n = piece(out.len() - done);
+        let v = cpu.read(seg, at.wrapping_add(done as u64) & aw.mask(), n as u8)?;
+        out[done..done + n].copy_from_slice(&v.to_le_bytes()[..n]);
+        done += n;
+    }
+    Ok(())
+}
+
+/// Writes a memory image; its first and last byte are checked before anything is written.
+fn write_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, data: &[u8]) -> Result<(), Fault> {
+    let last = at.wrapping_add(data.len().saturating_sub(1) as u64) & aw.mask();
+    cpu.probe_write(seg, at, 1)?;
+    cpu.probe_write(seg, last, 1)?;
+    let mut done = 0;
+    while done < data.len() {
+        let n = piece(data.len() - done);
+        let mut v = [0; 8];
+        v[..n].copy_from_slice(&data[done..done + n]);
+        cpu.write(seg, at.wrapping_add(done as u64) & aw.mask(), n as u8, u64::from_le_bytes(v))?;
+        done += n;
+    }
+    Ok(())
+}
+
+/// FLDENV, FNSTENV, FRSTOR, FNSAVE.
+fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
+    let format = EnvFormat::new(i.opsize != Width::W, cpu.real_mode() || cpu.v86());
+    let (seg, aw) = (i.mem.seg, i.mem.width);
+    let mut bytes = [0; 108];
+    match p.op {
+        X87Op::LoadEnv => {
+            let bytes = &mut bytes[..format.env_len()];
+            read_bytes(cpu, seg, at, aw, bytes)?;
+            cpu.x87.load_env(format, bytes);
+        }
+        X87Op::LoadState => {
+            let bytes = &mut bytes[..format.state_len()];
+            read_bytes(cpu, seg, at, aw, bytes)?;
+            cpu.x87.load_state(format, bytes);
+        }
+        X87Op::StoreEnv { .. } => {
+            let bytes = cpu.x87.env_image(format);
+            write_bytes(cpu, seg, at, aw, &bytes[..format.env_len()])?;
+            cpu.x87.mask_all();
+        }
+        _ => {
+            let bytes = cpu.x87.state_image(format);
+            write_bytes(cpu, seg, at, aw, &bytes[..format.state_len()])?;
+            cpu.x87.init();
+        }
+    }
+    Ok(())
+}
+
+/// Where an FXSAVE image is: #UD or #NM first, then alignment.
+fn fx_address(cpu: &mut Cpu, i: &Insn) -> Result<u64, Fault> {
+    if cpu.cr0 & cr0::EM != 0 || cpu.cr0 & cr0::TS != 0 {
+        return Err(Fault::NM);
+    }
+    let at = cpu.offset(i, &i.mem);
+    let linear = cpu.linear(i.mem.seg, at, 1, false)?;
+    if linear & 15 != 0 { Err(Fault::GP0) } else { Ok(at) }
+}
+
+/// How many XMM registers an FXSAVE image holds in this mode; none with CR4.OSFXSR clear.
+fn fx_registers(cpu: &Cpu) -> usize {
+    match (cpu.cr4 & cr4::OSFXSR != 0, cpu.mode()) {
+        (false, _) => 0,
+        (true, Mode::M64) => 16,
+        (true, _) => 8,
+    }
+}
+
+/// Bits that may be set in MXCSR.
+pub(super) const MXCSR_MASK: u32 = 0xffff;
+const FX_LEN: usize = 512;
+
+/// FXSAVE: SDM Vol. 2, "FXSAVE—Save x87 FPU, MMX Technology, and SSE State".
+fn fxsave(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    let at = fx_address(cpu, i)?;
+    let mut legacy = [0; 160];
+    cpu.x87.fxsave(i.mnemonic == M::Fxsave64, &mut legacy);
+    legacy[24..28].copy_from_slice(&cpu.state.mxcsr.to_le_bytes());
+    legacy[28..32].copy_from_slice(&MXCSR_MASK.to_le_bytes());
+    // The whole image is checked before the first byte is written.
+    cpu.probe_write(i.mem.seg, at.wrapping_add(FX_LEN as u64 - 1) & i.mem.width.mask(), 1)?;
+    write_bytes(cpu, i.mem.seg, at, i.mem.width, &legacy)?;
+    for n in 0..fx_registers(cpu) {
+        let bytes = cpu.state.xmm[n].to_le_bytes();
+        write_bytes(cpu, i.mem.seg, at.wrapping_add(160 + 16 * n as u64), i.mem.width, &bytes)?;
+    }
+    Ok(())
+}
+
+/// FXRSTOR: SDM Vol. 2, "FXRSTOR—Restore x87 FPU, MMX, XMM, and MXCSR State".
+fn fxrstor(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    let at = fx_address(cpu, i)?;
+    let mut image = [0; FX_LEN];
+    read_bytes(cpu, i.mem.seg, at, i.mem.width, &mut image)?;
+    let (legacy, rest) = image.split_at(160);
+    let mxcsr = legacy.get(24..28).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let sse = cpu.cr4 & cr4::OSFXSR != 0;
+    if sse && mxcsr & !MXCSR_MASK != 0 {
+        return Err(Fault::GP0);
+    }
+    if let Ok(legacy) = legacy.try_into() {
+        cpu.x87.fxrstor(i.mnemonic == M::Fxrstor64, legacy);
+    }
+    if sse {
+        cpu.set_mxcsr(mxcsr);
+    }
+    for (n, bytes) in rest.chunks_exact(16).take(fx_registers(cpu)).enumerate() {
+        cpu.state.xmm[n] = bytes.try_into().map_or(0, u128::from_le_bytes);
+    }
+    Ok(())
+}
+
+impl Cpu {
+    /// A waiting instruction found an unmasked exception: #MF, or FERR# with CR0.NE clear, at which the processor stops
+    /// until an interrupt comes (SDM Vol. 1, "MS-DOS Compatibility Sub-mode").
+    pub(crate) fn x87_exception(&mut self, i: &Insn) -> Result<(), Fault> {
+        if self.cr0 & cr0::NE != 0 {
+            return Err(Fault::new(vector::MF));
+        }
+        self.system.set_ferr(true);
+        self.state.rip = self.state.rip.wrapping_sub(i.len.into()) & self.ip_mask;
+        self.state.attention |= attention::INTERRUPT;
+        Ok(())
+    }
+
+    /// Replaces MXCSR, of which the caller has checked the reserved bits.
+    pub(crate) fn set_mxcsr(&mut self, v: u32) {
+        self.state.mxcsr = v;
+        self.update_context();
+    }
+}
