@@ -37,8 +37,8 @@ pub fn decode(bytes: &[u8], ctx: Ctx, options: u32) -> Decoded {
     }
 }
 
-/// The decoder options of the default CPU model.
-pub const DEFAULT_OPTIONS: u32 = DecoderOptions::NONE;
+/// The decoder options of the default CPU model: without BMI1 and LZCNT, F3h before BSF and BSR means nothing.
+pub const DEFAULT_OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
 
 fn lower(insn: &Instruction, ctx: Ctx) -> Insn {
     let mode = ctx.mode();

@@ -6,7 +6,10 @@ pub mod boot;
 pub mod clock;
 pub mod control;
 pub mod lockstep;
+pub mod pc;
+pub mod run;
 
 pub use clock::{Clock, ClockSource};
 pub use control::Control;
 pub use lockstep::Lockstep;
+pub use run::{Config, Image, Machine, MachineError, RunStats, Stop};
