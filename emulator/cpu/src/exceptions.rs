@@ -146,6 +146,7 @@ impl Cpu {
 
     /// Takes a pending NMI or, with IF set, a pending external interrupt; wakes a halted CPU.
     pub fn take_interrupt(&mut self) {
+        self.system.position(self.state.budget);
         if !self.inhibit.nmi && self.system.take_nmi() {
             self.inhibit.nmi = true;
             self.state.budget -= 1;

@@ -28,7 +28,8 @@ pub fn decode(bytes: &[u8], ctx: Ctx, options: u32) -> Decoded {
     };
     let bytes = bytes.get(..MAX_LEN).unwrap_or(bytes);
     let mut decoder = Decoder::with_ip(bits, bytes, 0, options);
-    let insn = decoder.decode();
+    let mut insn = decoder.decode();
+    insn.set_code(without_bmi1_and_lzcnt(insn.code()));
     match decoder.last_error() {
         DecoderError::None => Decoded::Insn(lower(&insn, ctx)),
         DecoderError::NoMoreBytes if bytes.len() >= MAX_LEN => Decoded::TooLong,
@@ -37,8 +38,21 @@ pub fn decode(bytes: &[u8], ctx: Ctx, options: u32) -> Decoded {
     }
 }
 
-/// The decoder options of the default CPU model: without BMI1 and LZCNT, F3h before BSF and BSR means nothing.
-pub const DEFAULT_OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+/// The decoder options of the default CPU model.
+pub const DEFAULT_OPTIONS: u32 = DecoderOptions::NONE;
+
+/// On a CPU without BMI1 and LZCNT the F3h before BSF and BSR means nothing, and compilers count on it.
+fn without_bmi1_and_lzcnt(code: Code) -> Code {
+    match code {
+        Code::Tzcnt_r16_rm16 => Code::Bsf_r16_rm16,
+        Code::Tzcnt_r32_rm32 => Code::Bsf_r32_rm32,
+        Code::Tzcnt_r64_rm64 => Code::Bsf_r64_rm64,
+        Code::Lzcnt_r16_rm16 => Code::Bsr_r16_rm16,
+        Code::Lzcnt_r32_rm32 => Code::Bsr_r32_rm32,
+        Code::Lzcnt_r64_rm64 => Code::Bsr_r64_rm64,
+        other => other,
+    }
+}
 
 fn lower(insn: &Instruction, ctx: Ctx) -> Insn {
     let mode = ctx.mode();

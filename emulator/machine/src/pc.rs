@@ -1,6 +1,6 @@
 //! The parts list of the PC: which chips there are, at which ports and addresses, on which interrupt lines.
 
-use crate::boot::layout::{IO_APIC, LOCAL_APIC, irq, pm, port};
+use crate::boot::layout::{self, IO_APIC, LOCAL_APIC, irq, pm, port};
 use crate::clock::{Clock, ClockSource, TSC_HZ};
 use egret_bus::{Bus, DeviceId, Event, Events, LineChange, Lines, MapError, Phys, Shared, Ticks, shared};
 use egret_cpu::System;
@@ -11,14 +11,14 @@ use egret_devices::pci::{self, HostBridge, PciHost};
 use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
 use egret_devices::uart16550::{Sink, Uart16550};
-use egret_devices::{IoApic, Lint, LocalApic, Pic, Pit, route};
+use egret_devices::{IoApic, Lint, LocalApic, Pic, Pit, Rtc, route};
 
 /// What a PC is built from.
 pub struct Parts {
     /// Where the first serial port's bytes go.
     pub serial: Sink,
     /// The time on the clock at power-on, in Unix seconds.
-    pub start_time: u64,
+    pub start_time: i64,
     /// What guest time follows.
     pub clock: ClockSource,
     /// Guest RAM in bytes, for the CMOS.
@@ -72,14 +72,19 @@ impl Board {
         let lapic = shared(LocalApic::new(0, true, TSC_HZ));
         let ioapic = shared(IoApic::new(1, 0));
         let uart = shared(Uart16550::new(lines.line(irq::COM1), parts.serial));
+        let mut rtc = Rtc::new(parts.start_time, lines.line(irq::RTC));
+        rtc.set_memory_size(parts.memory.min(layout::LOW_MEMORY_END), parts.memory.saturating_sub(layout::LOW_MEMORY_END));
         let config = acpi_pm::Config { slp_typ_s5: pm::SLP_TYP_S5, acpi_enable: pm::ACPI_ENABLE, acpi_disable: pm::ACPI_DISABLE };
         let power = shared(AcpiPm::new(config, lines.line(irq::SCI), events.clone()));
         let mut host = PciHost::new(events.clone());
         host.add(pci::Slot { device: 0, function: 0 }, shared(HostBridge::default()));
 
-        add(&mut bus, &pic, |p| p.ports("PIC master", port::PIC_MASTER, 2, 0)?.ports("PIC slave", port::PIC_SLAVE, 2, 1)?.ports("ELCR", port::ELCR, 2, 2))?;
+        add(&mut bus, &pic, |p| {
+            p.ports("PIC master", port::PIC_MASTER, 2, 0)?.ports("PIC slave", port::PIC_SLAVE, 2, 1)?.ports("ELCR", port::ELCR, 2, 2)
+        })?;
         let pit = shared(Pit::new(lines.line(irq::TIMER)));
         add(&mut bus, &pit, |p| p.ports("PIT", port::PIT, 4, 0)?.ports("system control port B", port::SYSTEM_CONTROL_B, 1, 1))?;
+        add(&mut bus, &shared(rtc), |p| p.ports("RTC", port::RTC, 2, 0))?;
         add(&mut bus, &lapic, |p| p.mmio("local APIC", LOCAL_APIC, 0x1000, 0))?;
         add(&mut bus, &ioapic, |p| p.mmio("I/O APIC", IO_APIC, 0x1000, 0))?;
         add(&mut bus, &uart, |p| p.ports("COM1", port::COM1, 8, 0))?;
@@ -102,9 +107,12 @@ impl Board {
 /// The chips that raise no interrupts.
 fn add_small(bus: &mut Bus, events: &Events) -> Result<(), MapError> {
     add(bus, &shared(Dma::default()), |p| {
-        p.ports("DMA 1", 0x00, 16, dma8237::region::FIRST)?
-            .ports("DMA page", 0x81, 15, dma8237::region::PAGES)?
-            .ports("DMA 2", 0xc0, 32, dma8237::region::SECOND)
+        p.ports("DMA 1", 0x00, 16, dma8237::region::FIRST)?.ports("DMA page", 0x81, 15, dma8237::region::PAGES)?.ports(
+            "DMA 2",
+            0xc0,
+            32,
+            dma8237::region::SECOND,
+        )
     })?;
     add(bus, &shared(SystemControlA::new(events.clone())), |p| p.ports("system control port A", port::SYSTEM_CONTROL_A, 1, 0))?;
     add(bus, &shared(Post::default()), |p| p.ports("POST", 0x80, 1, 0))?;
@@ -273,10 +281,12 @@ impl System for BoardSystem {
     }
 
     fn apic_read(&mut self, msr: u32) -> Option<u64> {
-        let mut b = self.0.lock();
-        let now = b.clock.now();
-        let value = b.lapic.lock().read_msr(msr, now).ok();
-        value
+        let (lapic, now) = {
+            let mut b = self.0.lock();
+            (b.lapic.clone(), b.clock.now())
+        };
+        let value = lapic.lock().read_msr(msr, now);
+        value.ok()
     }
 
     fn apic_write(&mut self, msr: u32, value: u64) -> bool {
