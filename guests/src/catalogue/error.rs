@@ -86,12 +86,12 @@ pub enum CatalogueError {
         reason: String,
     },
     /// The data directory cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// The system's words.
-        source: std::io::Error,
+        error: std::io::Error,
     },
 }
 
@@ -99,7 +99,7 @@ impl CatalogueError {
     /// For `map_err`: an I/O error at `path`.
     pub(super) fn at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> CatalogueError {
         let path = path.to_path_buf();
-        move |source| CatalogueError::Io { path, source }
+        move |error| CatalogueError::Io { path, error }
     }
 }
 

@@ -38,7 +38,8 @@ pub mod gpr {
 }
 
 /// Everything that differs from a reset processor when the kernel is entered. Debug registers, MSRs other than EFER and the FPU are
-/// as after reset; interrupts are off; the IDT is empty (limit 0).
+/// as after reset; interrupts are off; the IDT is empty (limit 0). The boot processor's local APIC is in virtual wire mode
+/// ([`super::layout::VIRTUAL_WIRE`]), which is the machine's to do.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EntryState {
     /// Mode, for convenience: it follows from `cr0`, `efer` and `cs`.

@@ -9,7 +9,6 @@ pub struct BootError {
     /// The name of the file at fault, as the caller gave it, without control characters.
     pub file: String,
     /// What is wrong with it.
-    #[source]
     pub reason: Reason,
 }
 

@@ -83,6 +83,11 @@ pub mod irq {
     pub const PCI_GSI: u8 = 16;
 }
 
+/// What firmware leaves in the boot processor's local APIC, as (register offset, value): software-enabled, in virtual wire mode, so that
+/// a guest that knows only the 8259 gets its interrupts (MultiProcessor Specification 1.4, 3.6.2.2, "Virtual Wire Mode"). The
+/// machine writes them before the kernel is entered: SVR, then LVT LINT0 = ExtINT, then LVT LINT1 = NMI.
+pub const VIRTUAL_WIRE: [(u64, u32); 3] = [(0x0f0, 0x1ff), (0x350, 0x700), (0x360, 0x400)];
+
 /// The I/O APIC input for `pin` (0 = INTA#) of PCI device `device` on bus 0.
 #[must_use]
 pub fn pci_gsi(device: u8, pin: u8) -> u8 {
