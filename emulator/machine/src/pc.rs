@@ -11,7 +11,7 @@ use egret_devices::pci::{self, HostBridge, PciHost};
 use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
 use egret_devices::uart16550::{Sink, Uart16550};
-use egret_devices::{IoApic, Lint, LocalApic, Pic, Pit, Rtc, route};
+use egret_devices::{I8042, IoApic, Lint, LocalApic, Pic, Pit, Rtc, route};
 
 /// What a PC is built from.
 pub struct Parts {
@@ -35,6 +35,7 @@ pub struct Board {
     lapic: Shared<LocalApic>,
     ioapic: Shared<IoApic>,
     uart: Shared<Uart16550>,
+    keyboard: Shared<I8042>,
     apics: Vec<Shared<LocalApic>>,
     stop: Option<Event>,
 }
@@ -72,6 +73,7 @@ impl Board {
         let lapic = shared(LocalApic::new(0, true, TSC_HZ));
         let ioapic = shared(IoApic::new(1, 0));
         let uart = shared(Uart16550::new(lines.line(irq::COM1), parts.serial));
+        let keyboard = shared(I8042::new(lines.line(irq::KEYBOARD), lines.line(irq::MOUSE), events.clone()));
         let mut rtc = Rtc::new(parts.start_time, lines.line(irq::RTC));
         rtc.set_memory_size(parts.memory.min(layout::LOW_MEMORY_END), parts.memory.saturating_sub(layout::LOW_MEMORY_END));
         let config = acpi_pm::Config { slp_typ_s5: pm::SLP_TYP_S5, acpi_enable: pm::ACPI_ENABLE, acpi_disable: pm::ACPI_DISABLE };
@@ -88,6 +90,9 @@ impl Board {
         add(&mut bus, &lapic, |p| p.mmio("local APIC", LOCAL_APIC, 0x1000, 0))?;
         add(&mut bus, &ioapic, |p| p.mmio("I/O APIC", IO_APIC, 0x1000, 0))?;
         add(&mut bus, &uart, |p| p.ports("COM1", port::COM1, 8, 0))?;
+        add(&mut bus, &keyboard, |p| {
+            p.ports("i8042 data", port::KEYBOARD_DATA, 1, 0)?.ports("i8042 command", port::KEYBOARD_COMMAND, 1, 1)
+        })?;
         add(&mut bus, &power, |p| {
             p.ports("PM1a event", pm::PM1A_EVT, pm::PM1A_EVT_LEN.into(), acpi_pm::region::EVENT)?
                 .ports("PM1a control", pm::PM1A_CNT, pm::PM1A_CNT_LEN.into(), acpi_pm::region::CONTROL)?
@@ -100,7 +105,9 @@ impl Board {
         })?;
         add_small(&mut bus, &events)?;
         let apics = vec![lapic.clone()];
-        Ok(Board { bus, lines, events, clock: Clock::new(parts.clock), pic, lapic, ioapic, uart, apics, stop: None })
+        let mut board = Board { bus, lines, events, clock: Clock::new(parts.clock), pic, lapic, ioapic, uart, keyboard, apics, stop: None };
+        board.virtual_wire();
+        Ok(board)
     }
 }
 
@@ -151,17 +158,38 @@ impl Board {
         taken
     }
 
+    /// The keyboard controller; [`Board::route_now`] is to follow a key press.
+    #[must_use]
+    pub fn keyboard(&self) -> &Shared<I8042> {
+        &self.keyboard
+    }
+
+    /// Routes what was caused from outside the guest.
+    pub fn route_now(&mut self) {
+        self.bus.refresh_deadlines();
+        self.route();
+    }
+
     /// The event that a chip raised and nobody has taken yet.
     pub fn take_event(&mut self) -> Option<Event> {
         self.stop.take().or_else(|| self.events.take())
     }
 
-    /// Resets every chip.
+    /// Resets every chip. The local APIC is left as firmware leaves it.
     pub fn reset(&mut self) {
         self.bus.reset();
+        self.virtual_wire();
         while self.lines.take().is_some() {}
         self.route();
         self.bus.refresh_deadlines();
+    }
+
+    /// Puts the boot processor's local APIC into virtual wire mode: see [`layout::VIRTUAL_WIRE`].
+    fn virtual_wire(&mut self) {
+        let now = self.clock.now();
+        for (offset, value) in layout::VIRTUAL_WIRE {
+            self.bus.mmio_write(Phys(LOCAL_APIC + offset), 4, value.into(), now);
+        }
     }
 
     /// Whether INTR is asserted at the processor.
@@ -227,6 +255,11 @@ impl Board {
     }
 }
 
+/// Base address and mode of the local APIC.
+const IA32_APIC_BASE: u32 = 0x1b;
+/// The local APIC timer's deadline.
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+
 /// The board as the CPU sees it.
 pub struct BoardSystem(pub Shared<Board>);
 
@@ -285,16 +318,29 @@ impl System for BoardSystem {
             let mut b = self.0.lock();
             (b.lapic.clone(), b.clock.now())
         };
-        let value = lapic.lock().read_msr(msr, now);
-        value.ok()
+        let mut lapic = lapic.lock();
+        match msr {
+            IA32_APIC_BASE => Some(lapic.base()),
+            IA32_TSC_DEADLINE => Some(lapic.tsc_deadline()),
+            _ => lapic.read_msr(msr, now).ok(),
+        }
     }
 
     fn apic_write(&mut self, msr: u32, value: u64) -> bool {
         let mut b = self.0.lock();
         let now = b.clock.now();
-        let done = b.lapic.lock().write_msr(msr, value, now).is_ok();
-        b.bus.refresh_deadlines();
-        b.route();
+        let done = {
+            let mut lapic = b.lapic.lock();
+            match msr {
+                IA32_APIC_BASE => lapic.set_base(value).is_ok(),
+                IA32_TSC_DEADLINE => {
+                    lapic.set_tsc_deadline(value);
+                    true
+                }
+                _ => lapic.write_msr(msr, value, now).is_ok(),
+            }
+        };
+        b.route_now();
         done
     }
 
