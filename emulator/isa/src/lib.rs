@@ -9,6 +9,7 @@ pub mod fp;
 pub mod insn;
 pub mod ir;
 pub mod ops;
+pub mod rows;
 pub mod sem;
 pub mod vec;
 pub mod x87;

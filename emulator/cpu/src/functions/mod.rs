@@ -50,6 +50,12 @@ fn system_tables(i: &Insn) -> Option<Function> {
         .or_else(|| cpuid::table(i))
 }
 
+/// Whether Egret knows an instruction at all: by semantics or by a function of the CPU.
+#[must_use]
+pub fn implemented(i: &Insn) -> bool {
+    sem::lookup::<Cpu>(i).is_some() || lookup(i) as usize != invalid as Function as usize
+}
+
 /// How the interpreter runs an instruction: its semantics on the CPU, or the CPU's function.
 #[must_use]
 pub fn handler(i: &Insn) -> Function {
