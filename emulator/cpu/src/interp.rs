@@ -11,15 +11,44 @@ use egret_isa::insn::{Ctx, Insn};
 use egret_isa::sem;
 use rustc_hash::FxHashMap;
 
-/// An instruction with the function that runs it.
-pub struct Step {
-    run: Function,
+/// How an interpreter runs one instruction.
+pub trait Execute: 'static {
+    /// The engine's name on the command line.
+    const NAME: &'static str;
+    /// What is kept with a cached instruction.
+    type Code;
+    /// Prepares an instruction for [`Execute::execute`].
+    fn prepare(i: &Insn) -> Self::Code;
+    /// Runs a prepared instruction, the instruction pointer being the next one's already.
+    fn execute(code: &Self::Code, cpu: &mut Cpu, i: &Insn) -> Result<(), Fault>;
+}
+
+/// Runs an instruction by calling its semantics on the CPU.
+pub struct Direct;
+
+impl Execute for Direct {
+    const NAME: &'static str = "interp";
+    type Code = Function;
+
+    fn prepare(i: &Insn) -> Function {
+        functions::handler(i)
+    }
+
+    #[inline(always)]
+    fn execute(code: &Function, cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+        code(cpu, i)
+    }
+}
+
+/// An instruction with what runs it.
+pub struct Step<X: Execute = Direct> {
+    code: X::Code,
     /// The instruction.
     pub insn: Insn,
 }
 
 /// A decoded straight run of instructions within a page; only its last may reach into the next page.
-pub struct Block {
+pub struct Block<X: Execute = Direct> {
     /// Physical address of the first byte.
     pub phys: u64,
     /// The context it was decoded in.
@@ -31,7 +60,7 @@ pub struct Block {
     /// How often it was entered.
     pub hits: u32,
     /// Its instructions.
-    pub steps: Box<[Step]>,
+    pub steps: Box<[Step<X>]>,
     alive: bool,
 }
 
@@ -50,9 +79,12 @@ struct FastEntry {
 
 const NOWHERE: FastEntry = FastEntry { phys: u64::MAX, ctx: Ctx(u32::MAX), block: 0 };
 
-/// The interpreter: a cache of decoded blocks and the loop over it.
-pub struct Interp {
-    blocks: Vec<Block>,
+/// The interpreter.
+pub type Interp = Blocks<Direct>;
+
+/// A cache of decoded blocks and the loop over it.
+pub struct Blocks<X: Execute> {
+    blocks: Vec<Block<X>>,
     map: FxHashMap<(u64, Ctx), u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
     fast: Vec<FastEntry>,
@@ -60,9 +92,9 @@ pub struct Interp {
     pub retired: u64,
 }
 
-impl Default for Interp {
+impl<X: Execute> Default for Blocks<X> {
     fn default() -> Self {
-        Interp { blocks: Vec::new(), map: FxHashMap::default(), by_page: FxHashMap::default(), fast: vec![NOWHERE; FAST], retired: 0 }
+        Self { blocks: Vec::new(), map: FxHashMap::default(), by_page: FxHashMap::default(), fast: vec![NOWHERE; FAST], retired: 0 }
     }
 }
 
@@ -74,7 +106,7 @@ pub enum Next {
     Leave(Exit),
 }
 
-impl Interp {
+impl<X: Execute> Blocks<X> {
     /// Runs blocks until the budget is used up or the machine is needed.
     pub fn run(&mut self, cpu: &mut Cpu) -> Exit {
         loop {
@@ -140,7 +172,7 @@ impl Interp {
             return;
         }
         let trap = cpu.flag(crate::state::rflags::TF);
-        let result = self.decode_one(cpu).and_then(|insn| run_insn(cpu, functions::handler(&insn), &insn));
+        let result = self.decode_one(cpu).and_then(|insn| run_insn::<X>(cpu, &X::prepare(&insn), &insn));
         match result {
             Ok(()) => cpu.after_step(trap),
             Err(fault) => cpu.raise(fault),
@@ -150,14 +182,14 @@ impl Interp {
         }
     }
 
-    /// Runs a block that [`Interp::find`] found at the instruction pointer.
+    /// Runs a block that [`Blocks::find`] found at the instruction pointer.
     pub fn execute(&mut self, cpu: &mut Cpu, n: u32) {
         let Some(block) = self.blocks.get_mut(n as usize) else { return };
         block.hits = block.hits.saturating_add(1);
         let count = block.steps.len();
         cpu.state.budget -= count as i64;
         for (at, step) in block.steps.iter().enumerate() {
-            let result = run_insn(cpu, step.run, &step.insn);
+            let result = run_insn::<X>(cpu, &step.code, &step.insn);
             // What an instruction asks for is looked at before the next one, in every engine.
             if result.is_err() || cpu.state.attention != 0 {
                 let left = count - 1 - at;
@@ -186,7 +218,7 @@ impl Interp {
 
     /// A block by number.
     #[must_use]
-    pub fn block(&self, n: u32) -> Option<&Block> {
+    pub fn block(&self, n: u32) -> Option<&Block<X>> {
         self.blocks.get(n as usize)
     }
 
@@ -223,7 +255,7 @@ impl Interp {
         if self.blocks.len() >= MAX_BLOCKS {
             self.clear(cpu);
         }
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<Step<X>> = Vec::new();
         let (mut bytes, mut second) = (0u64, None);
         let room = 0x1000 - (phys & 0xfff);
         let cs = cpu.state.seg[1];
@@ -248,7 +280,7 @@ impl Interp {
             second = crossed;
             bytes += u64::from(insn.len);
             let ends = sem::ends_block(&insn);
-            steps.push(Step { run: functions::handler(&insn), insn });
+            steps.push(Step { code: X::prepare(&insn), insn });
             if ends || second.is_some() {
                 break;
             }
@@ -256,7 +288,7 @@ impl Interp {
         Ok(self.insert(cpu, Block { phys, ctx, bytes, second, hits: 0, steps: steps.into(), alive: true }))
     }
 
-    fn insert(&mut self, cpu: &mut Cpu, block: Block) -> u32 {
+    fn insert(&mut self, cpu: &mut Cpu, block: Block<X>) -> u32 {
         let n = self.blocks.len() as u32;
         cpu.mark_code(block.phys);
         self.by_page.entry(block.phys >> 12).or_default().push(n);
@@ -297,7 +329,7 @@ impl Interp {
             cpu.unmark_code(at);
             return;
         };
-        let hit = |b: &Block| {
+        let hit = |b: &Block<X>| {
             let in_first = at < b.phys + b.bytes && b.phys < at + len;
             let in_second = b.second.is_some_and(|s| at >> 12 == s >> 12 && at & 0xfff < (b.phys + b.bytes) & 0xfff);
             in_first || in_second
@@ -339,10 +371,10 @@ impl Interp {
 
 /// Runs one instruction; on a fault the instruction pointer and the stack pointer are what they were before it.
 #[inline(always)]
-fn run_insn(cpu: &mut Cpu, run: Function, insn: &Insn) -> Result<(), Fault> {
+fn run_insn<X: Execute>(cpu: &mut Cpu, code: &X::Code, insn: &Insn) -> Result<(), Fault> {
     let (rip, rsp) = (cpu.state.rip, cpu.state.gpr[4]);
     cpu.state.rip = rip.wrapping_add(insn.len.into()) & cpu.ip_mask;
-    let result = run(cpu, insn);
+    let result = X::execute(code, cpu, insn);
     if result.is_err() {
         cpu.state.rip = rip;
         cpu.state.gpr[4] = rsp;
@@ -387,13 +419,13 @@ fn read_code(cpu: &mut Cpu, phys: u64, out: &mut [u8]) {
     }
 }
 
-impl Engine for Interp {
+impl<X: Execute> Engine for Blocks<X> {
     fn name(&self) -> &'static str {
-        "interp"
+        X::NAME
     }
 
     fn run(&mut self, cpu: &mut Cpu) -> Exit {
-        Interp::run(self, cpu)
+        Blocks::run(self, cpu)
     }
 
     fn flush(&mut self, cpu: &mut Cpu) {

@@ -3,9 +3,15 @@
 //! A value is the index of the op that made it. `when` bodies are bracketed by [`Op::When`] and [`Op::EndWhen`];
 //! values made inside a bracket are used only inside it.
 
+mod disassembly;
+mod eval;
 mod recorder;
+mod text;
+mod verify;
 
+pub use eval::eval;
 pub use recorder::{Recorder, record};
+pub use verify::{Violation, verify};
 
 use crate::emit::{Raise, Unit};
 use crate::insn::{Insn, Seg};

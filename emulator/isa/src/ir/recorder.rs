@@ -27,9 +27,7 @@ pub fn record(insns: &[Insn]) -> Block {
 impl Recorder {
     /// Appends an instruction.
     pub fn insn(&mut self, i: &Insn) {
-        let number = self.block.insns.len() as u32;
-        self.block.insns.push(*i);
-        self.push(Op::Insn(number));
+        self.begin(i);
         let result = match sem::lookup::<Recorder>(i) {
             Some(semantics) => semantics(self, i),
             None => self.call(i),
@@ -38,6 +36,13 @@ impl Recorder {
             Ok(()) => {}
             Err(never) => match never {},
         }
+    }
+
+    /// Begins an instruction whose ops the caller will give.
+    pub fn begin(&mut self, i: &Insn) {
+        let number = self.block.insns.len() as u32;
+        self.block.insns.push(*i);
+        self.push(Op::Insn(number));
     }
 
     /// The block so far.

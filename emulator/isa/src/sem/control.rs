@@ -67,7 +67,7 @@ pub(super) fn ret<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
     Ok(())
 }
 
-/// LOOP, LOOPE, LOOPNE: SDM Vol. 2, "LOOP/LOOPcc—Loop According to ECX Counter".
+/// LOOP, LOOPE, LOOPNE: SDM Vol. 2, "LOOP/LOOPcc—Loop According to ECX Counter". A target out of bounds leaves the count.
 pub(super) fn loop_<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
     let w = i.addrsize;
     let count = e.gpr(CX, w);
@@ -83,6 +83,10 @@ pub(super) fn loop_<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
     if let Some(also) = also {
         c = e.bin(Bin::And, Width::B, c, also);
     }
+    let next = e.next_ip(i);
+    let disp = e.imm(i.imm & i.opsize.mask());
+    let target = e.bin(Bin::Add, i.opsize, next, disp);
+    e.when(c, |e| e.check_ip(target))?;
     e.set_gpr(CX, w, count);
     e.branch(Some(c), i)
 }
