@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::Cpu;
-use crate::fault::Fault;
+use crate::fault::{Fault, vector};
 use crate::mmu::Access;
 use crate::state::attention;
 use crate::tlb::{self, Entry};
@@ -127,6 +127,9 @@ impl Cpu {
     /// Translates all pages of an access before any byte moves.
     fn pieces(&mut self, seg: Seg, linear: u64, size: u8, access: Access) -> Result<Pieces, Fault> {
         self.canonical(seg, linear, size)?;
+        if self.checks_alignment() && access != Access::Fetch && linear & (u64::from(size.min(8)) - 1) != 0 {
+            return Err(Fault::with_error(vector::AC, 0));
+        }
         let user = self.user();
         let room = 0x1000 - (linear & 0xfff);
         let first = self.translate(linear, access, user)?;
@@ -153,7 +156,7 @@ impl Cpu {
             self.state.tlb.fetch[at] = Entry { tag, addend: page.wrapping_sub(linear & !0xfff) };
             return;
         }
-        if self.data_breakpoints() || (access == Access::Write && self.has_code(page)) {
+        if self.data_breakpoints() || self.checks_alignment() || (access == Access::Write && self.has_code(page)) {
             return;
         }
         if let Some(host) = self.ram.host(Phys(page), 0x1000) {

@@ -166,11 +166,18 @@ impl Cpu {
         c.by_pcid[slot] = (pcid, c.current);
     }
 
-    /// Recomputes [`crate::State::tlb_key`]: bit 0 user, bit 1 AC (supervisor access to user pages under SMAP), the context above.
+    /// Recomputes [`crate::State::tlb_key`]: bit 0 user, bit 1 AC, the context above. For supervisors AC opens SMAP, for
+    /// users (with CR0.AM) it checks alignment.
     pub(crate) fn update_tlb_key(&mut self) {
         let user = u64::from(self.cpl == 3);
-        let ac = u64::from(self.flag(rflags::AC) && user == 0);
+        let ac = u64::from(self.flag(rflags::AC) && (user == 0 || self.cr0 & cr0::AM != 0));
         self.state.tlb_key = self.contexts.current << 2 | ac << 1 | user;
+    }
+
+    /// Whether data accesses must be aligned now. None of them is in the TLB then.
+    #[inline]
+    pub(crate) fn checks_alignment(&self) -> bool {
+        self.state.tlb_key & 3 == 3
     }
 
     /// Whether CPL 3 rules apply to ordinary accesses now.

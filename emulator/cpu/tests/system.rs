@@ -580,3 +580,25 @@ fn invalidations() {
     );
     assert_eq!(stop, "#13(0x0)");
 }
+
+#[test]
+fn alignment_checks() {
+    let misaligned = |start: Start, flags: u64, offset: u64| {
+        let prepare = move |b: &mut Bench| {
+            b.cpu.cr0 |= cr0::AM;
+            b.cpu.set_rflags(flags | 2);
+            b.cpu.update_context();
+        };
+        let (_, stop) = run(start, prepare, move |a| {
+            ok(a.mov(ecx, dword_ptr(DATA)));
+            ok(a.mov(ecx, dword_ptr(DATA + offset)));
+            ok(a.int(0x80));
+        });
+        stop
+    };
+    assert_eq!(misaligned(Start::U64, rflags::AC, 2), "#17(0x0)");
+    assert_eq!(misaligned(Start::U64, rflags::AC, 4), "#128");
+    assert_eq!(misaligned(Start::U64, 0, 2), "#128");
+    assert_eq!(misaligned(Start::U32, rflags::AC, 1), "#17(0x0)");
+    assert_eq!(misaligned(Start::L64, rflags::AC, 2), "#128");
+}
