@@ -1,1 +1,17 @@
-//! See Cargo.toml's description.
+//! The JIT engine: regions of hot guest code become host code, by way of the IR and Cranelift.
+//!
+//! [`engine::JitEngine`] runs cold code in the interpreter and asks for what gets hot; [`region`] finds the blocks that go
+//! together, [`compile`] makes code of them (through the lowering of IR to CLIF), on a thread of [`queue`]; [`cache`] holds what
+//! is installed, [`memory`] the machine code itself. [`vm`] and [`helpers`] are what compiled code sees of us.
+
+pub mod cache;
+pub mod compile;
+pub mod engine;
+pub mod helpers;
+mod lower;
+pub mod memory;
+pub mod queue;
+pub mod region;
+pub mod vm;
+
+pub use engine::{JitEngine, JitError, Options};

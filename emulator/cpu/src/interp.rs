@@ -90,11 +90,26 @@ pub struct Blocks<X: Execute> {
     fast: Vec<FastEntry>,
     /// Instructions run, by this interpreter.
     pub retired: u64,
+    /// Writes to translated code that were dealt with, for an engine above that must deal with them too. It takes them away.
+    pub written: Vec<(Phys, u64)>,
+    /// How often everything was forgotten: then pages are no longer marked as code.
+    pub clears: u64,
 }
+
+/// Writes kept for an engine above; when there is none the list must not grow.
+const MAX_WRITTEN: usize = 4096;
 
 impl<X: Execute> Default for Blocks<X> {
     fn default() -> Self {
-        Self { blocks: Vec::new(), map: FxHashMap::default(), by_page: FxHashMap::default(), fast: vec![NOWHERE; FAST], retired: 0 }
+        Self {
+            blocks: Vec::new(),
+            map: FxHashMap::default(),
+            by_page: FxHashMap::default(),
+            fast: vec![NOWHERE; FAST],
+            retired: 0,
+            written: Vec::new(),
+            clears: 0,
+        }
     }
 }
 
@@ -315,13 +330,17 @@ impl<X: Execute> Blocks<X> {
         }
     }
 
-    /// Drops the blocks that recorded writes touched; a page left without blocks takes fast writes again. Returns the writes.
-    pub fn drop_written(&mut self, cpu: &mut Cpu) -> Vec<(Phys, u64)> {
+    /// Drops the blocks that recorded writes touched; a page left without blocks takes fast writes again. The writes go to
+    /// [`Interp::written`].
+    pub fn drop_written(&mut self, cpu: &mut Cpu) {
         let writes = cpu.take_code_writes();
         for &(at, len) in &writes {
             self.drop_range(cpu, at.0, len);
         }
-        writes
+        if self.written.len() >= MAX_WRITTEN {
+            self.written.clear();
+        }
+        self.written.extend(writes);
     }
 
     fn drop_range(&mut self, cpu: &mut Cpu, at: u64, len: u64) {
@@ -349,6 +368,7 @@ impl<X: Execute> Blocks<X> {
 
     /// Forgets every block.
     pub fn clear(&mut self, cpu: &mut Cpu) {
+        self.clears = self.clears.wrapping_add(1);
         for frame in self.by_page.keys() {
             cpu.unmark_code(frame << 12);
         }

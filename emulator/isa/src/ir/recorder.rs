@@ -45,6 +45,14 @@ impl Recorder {
         self.push(Op::Insn(number));
     }
 
+    /// Appends an instruction as a call of the CPU's function for it, whatever ops it has.
+    pub fn call_insn(&mut self, i: &Insn) {
+        let number = self.block.insns.len() as u32;
+        self.block.insns.push(*i);
+        self.push(Op::Insn(number));
+        self.push(Op::Call(number));
+    }
+
     /// The block so far.
     #[must_use]
     pub fn finish(self) -> Block {

@@ -1,0 +1,222 @@
+//! Installed regions: found by physical address, killed by writes and eviction.
+
+use crate::compile::Compiled;
+use crate::memory::Placed;
+use crate::region::{Bytes, PAGE};
+use crate::vm::{CallSite, Entry};
+use egret_isa::insn::Ctx;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// A region whose code can run.
+pub struct Installed {
+    page: u64,
+    ctx: Ctx,
+    base: Option<u64>,
+    offsets: Vec<u16>,
+    entries: Box<[Entry]>,
+    bytes: Bytes,
+    code: u64,
+    code_len: usize,
+    segment: usize,
+    insns: usize,
+    /// Compiled code has the address of its call sites.
+    _calls: Box<[CallSite]>,
+}
+
+/// Where to enter compiled code.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// Address of the function.
+    pub code: u64,
+    /// Its second argument.
+    pub entry: u64,
+    /// The instruction pointer it demands, if any.
+    pub rip: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Fast {
+    phys: u64,
+    ctx: Ctx,
+    found: Found,
+}
+
+const NOWHERE: Fast = Fast { phys: u64::MAX, ctx: Ctx(0), found: Found { code: 0, entry: 0, rip: None } };
+const FAST: usize = 1 << 12;
+
+/// All installed regions.
+pub struct Cache {
+    regions: FxHashMap<u32, Installed>,
+    next: u32,
+    map: FxHashMap<(u64, Ctx), (u32, u32)>,
+    pages: FxHashMap<u64, Vec<u32>>,
+    fast: Box<[Fast]>,
+    /// Guest instructions in installed code.
+    pub insns: usize,
+    /// Bytes of installed code.
+    pub code_bytes: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache {
+            regions: FxHashMap::default(),
+            next: 0,
+            map: FxHashMap::default(),
+            pages: FxHashMap::default(),
+            fast: vec![NOWHERE; FAST].into(),
+            insns: 0,
+            code_bytes: 0,
+        }
+    }
+}
+
+fn fast_index(phys: u64) -> usize {
+    ((phys ^ phys >> 12) as usize) & (FAST - 1)
+}
+
+impl Cache {
+    /// Code for a physical address.
+    #[inline]
+    pub fn find(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
+        let slot = &self.fast[fast_index(phys)];
+        if slot.phys == phys && slot.ctx == ctx {
+            return Some(slot.found);
+        }
+        self.find_slow(phys, ctx)
+    }
+
+    fn find_slow(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
+        let (number, entry) = *self.map.get(&(phys, ctx))?;
+        let region = self.regions.get(&number)?;
+        let entry = region.entries.get(entry as usize)?;
+        let rip = region.base.map(|b| b.wrapping_add(phys & 0xfff) & 0xffff_ffff);
+        let found = Found { code: region.code, entry: &raw const *entry as u64, rip };
+        self.fast[fast_index(phys)] = Fast { phys, ctx, found };
+        Some(found)
+    }
+
+    /// Adds a region whose code was placed. Entries that others had go to it; regions left without any are dropped.
+    pub fn insert(&mut self, compiled: Compiled, placed: Placed) {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        let calls = compiled.calls.as_ptr() as u64;
+        let entries: Box<[Entry]> = (0..compiled.entries.len() as u64).map(|index| Entry { index, calls }).collect();
+        let mut losers = FxHashSet::default();
+        for (n, offset) in compiled.entries.iter().enumerate() {
+            let old = self.map.insert((compiled.page + u64::from(*offset), compiled.ctx), (number, n as u32));
+            losers.extend(old.map(|(r, _)| r));
+        }
+        self.insns += compiled.insns;
+        self.code_bytes += compiled.code.len();
+        self.pages.entry(compiled.page).or_default().push(number);
+        let region = Installed {
+            page: compiled.page,
+            ctx: compiled.ctx,
+            base: compiled.base,
+            offsets: compiled.entries,
+            entries,
+            bytes: compiled.bytes,
+            code: placed.address,
+            code_len: compiled.code.len(),
+            segment: placed.segment,
+            insns: compiled.insns,
+            _calls: compiled.calls,
+        };
+        self.regions.insert(number, region);
+        self.fast.fill(NOWHERE);
+        for loser in losers {
+            let entered = self.regions.get(&loser).is_some_and(|r| {
+                r.offsets.iter().any(|o| self.map.get(&(r.page + u64::from(*o), r.ctx)).is_some_and(|(owner, _)| *owner == loser))
+            });
+            if !entered {
+                self.kill(loser);
+            }
+        }
+    }
+
+    /// Entries of the regions of a page that were made from the byte at `phys` too.
+    #[must_use]
+    pub fn entries_around(&self, phys: u64, ctx: Ctx) -> Vec<u16> {
+        let offset = (phys & 0xfff) as usize;
+        let list = self.pages.get(&(phys & !0xfff)).map(Vec::as_slice).unwrap_or_default();
+        let regions = list.iter().filter_map(|n| self.regions.get(n)).filter(|r| r.ctx == ctx && r.bytes.any(offset, 1));
+        regions.flat_map(|r| r.offsets.iter().copied()).collect()
+    }
+
+    fn kill(&mut self, number: u32) {
+        let Some(r) = self.regions.remove(&number) else { return };
+        for o in &r.offsets {
+            let key = (r.page + u64::from(*o), r.ctx);
+            if self.map.get(&key).is_some_and(|(owner, _)| *owner == number) {
+                self.map.remove(&key);
+            }
+        }
+        if let Some(list) = self.pages.get_mut(&r.page) {
+            list.retain(|n| *n != number);
+            if list.is_empty() {
+                self.pages.remove(&r.page);
+            }
+        }
+        self.insns -= r.insns;
+        self.code_bytes -= r.code_len;
+        self.fast.fill(NOWHERE);
+    }
+
+    fn kill_if(&mut self, candidates: Vec<u32>, dead: impl Fn(&Installed) -> bool) -> usize {
+        let dead: Vec<u32> = candidates.into_iter().filter(|n| self.regions.get(n).is_some_and(&dead)).collect();
+        for n in &dead {
+            self.kill(*n);
+        }
+        dead.len()
+    }
+
+    /// Drops the regions made from bytes that were written: how many.
+    pub fn kill_written(&mut self, phys: u64, len: u64) -> usize {
+        let mut killed = 0;
+        let (mut at, end) = (phys, phys.saturating_add(len));
+        while at < end {
+            let page = at & !0xfff;
+            let upto = end.min(page.saturating_add(PAGE as u64));
+            let list = self.pages.get(&page).cloned().unwrap_or_default();
+            killed += self.kill_if(list, |r| r.bytes.any((at - page) as usize, (upto - at) as usize));
+            at = upto;
+        }
+        killed
+    }
+
+    /// Drops the regions whose code lies in a segment of code memory.
+    pub fn kill_segment(&mut self, segment: usize) -> usize {
+        let all = self.regions.keys().copied().collect();
+        self.kill_if(all, |r| r.segment == segment)
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        let all = self.regions.keys().copied().collect();
+        self.kill_if(all, |_| true);
+    }
+
+    /// Whether a page has regions.
+    #[must_use]
+    pub fn has_page(&self, page: u64) -> bool {
+        self.pages.contains_key(&page)
+    }
+
+    /// All pages with regions.
+    pub fn pages(&self) -> impl Iterator<Item = u64> + '_ {
+        self.pages.keys().copied()
+    }
+
+    /// Number of regions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.regions.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.regions.is_empty()
+    }
+}

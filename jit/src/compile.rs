@@ -1,0 +1,206 @@
+//! A compiler: from a request to position-independent machine code.
+
+use crate::lower;
+use crate::region::{Bytes, Region, Request, call_sites};
+use crate::vm::{CallSite, Stubs};
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::{Context, control::ControlPlane};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use egret_isa::insn::{Ctx, Insn};
+use std::time::{Duration, Instant};
+
+/// Why nothing was compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Cranelift does not know this host.
+    #[error("Cranelift cannot compile for this host: {0}")]
+    Host(String),
+    /// The region has no instruction that can be compiled.
+    #[error("nothing to compile")]
+    Empty,
+    /// Cranelift refused the code.
+    #[error("Cranelift: {0}")]
+    Codegen(String),
+}
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Run Cranelift's optimizer.
+    pub optimize: bool,
+    /// Check Cranelift's input and its register allocation.
+    pub verify: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning { optimize: true, verify: cfg!(debug_assertions) }
+    }
+}
+
+/// A compiled region.
+pub struct Compiled {
+    /// Physical address of the page.
+    pub page: u64,
+    /// Context.
+    pub ctx: Ctx,
+    /// See [`Request::base`].
+    pub base: Option<u64>,
+    /// Offset of each entry.
+    pub entries: Vec<u16>,
+    /// Machine code, position-independent.
+    pub code: Vec<u8>,
+    /// What it calls.
+    pub calls: Box<[CallSite]>,
+    /// The guest bytes it was made from.
+    pub bytes: Bytes,
+    /// The page they were read from.
+    pub source: Box<[u8; crate::region::PAGE]>,
+    /// Guest instructions.
+    pub insns: usize,
+    /// Time it took.
+    pub time: Duration,
+}
+
+/// Compiles regions, one at a time. Keeps what can be used again.
+pub struct Compiler {
+    isa: OwnedTargetIsa,
+    context: Context,
+    builder: FunctionBuilderContext,
+}
+
+fn isa(tuning: Tuning) -> Result<OwnedTargetIsa, CompileError> {
+    let host = |e: &dyn std::fmt::Display| CompileError::Host(e.to_string());
+    let mut flags = settings::builder();
+    let on = |b: bool| if b { "true" } else { "false" };
+    for (name, value) in [
+        ("opt_level", if tuning.optimize { "speed" } else { "none" }),
+        ("enable_verifier", on(tuning.verify)),
+        ("regalloc_checker", on(tuning.verify)),
+        ("unwind_info", "false"),
+        ("enable_probestack", "false"),
+        // Tail calls on x86-64 need it.
+        ("preserve_frame_pointers", "true"),
+        // There is no secret in guest memory that the guest could not read anyway.
+        ("enable_heap_access_spectre_mitigation", "false"),
+        ("enable_table_access_spectre_mitigation", "false"),
+    ] {
+        flags.set(name, value).map_err(|e| host(&e))?;
+    }
+    let isa = cranelift_native::builder().map_err(|e| host(&e))?;
+    isa.finish(settings::Flags::new(flags)).map_err(|e| host(&e))
+}
+
+impl Compiler {
+    /// A compiler for this host.
+    pub fn new(tuning: Tuning) -> Result<Compiler, CompileError> {
+        Ok(Compiler { isa: isa(tuning)?, context: Context::new(), builder: FunctionBuilderContext::new() })
+    }
+
+    /// Compiles what a request reaches.
+    pub fn compile(&mut self, request: Request) -> Result<Compiled, CompileError> {
+        let start = Instant::now();
+        let region = Region::find(&request).ok_or(CompileError::Empty)?;
+        let calls = self.lower(&region);
+        let code = self.finish()?;
+        Ok(Compiled {
+            page: request.page,
+            ctx: request.ctx,
+            base: request.base,
+            bytes: region.bytes(),
+            insns: region.insns(),
+            entries: region.entries,
+            code,
+            calls: call_sites(&calls),
+            source: request.bytes,
+            time: start.elapsed(),
+        })
+    }
+
+    /// The CLIF of a request's region, as text.
+    pub fn clif(&mut self, request: &Request) -> Result<String, CompileError> {
+        let region = Region::find(request).ok_or(CompileError::Empty)?;
+        self.lower(&region);
+        Ok(self.context.func.display().to_string())
+    }
+
+    /// The machine code of a request's region, as text.
+    pub fn disassembly(&mut self, request: &Request) -> Result<String, CompileError> {
+        let region = Region::find(request).ok_or(CompileError::Empty)?;
+        self.lower(&region);
+        self.context.set_disasm(true);
+        let result = self.context.compile(&*self.isa, &mut ControlPlane::default());
+        let code = result.map_err(|e| CompileError::Codegen(format!("{:?}", e.inner)))?;
+        let text = code.vcode.clone().unwrap_or_default();
+        self.context.set_disasm(false);
+        Ok(text)
+    }
+
+    fn lower(&mut self, region: &Region) -> Vec<Insn> {
+        self.context.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::default(), lower::region_signature());
+        let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        lower::lower(builder, region, self.isa.frontend_config())
+    }
+
+    /// Compiles the function in the context.
+    fn finish(&mut self) -> Result<Vec<u8>, CompileError> {
+        let result = self.context.compile(&*self.isa, &mut ControlPlane::default());
+        let code = result.map_err(|e| CompileError::Codegen(format!("{:?}", e.inner)))?;
+        if !code.buffer.relocs().is_empty() {
+            return Err(CompileError::Codegen("the code needs relocations".to_owned()));
+        }
+        Ok(code.code_buffer().to_vec())
+    }
+
+    /// A stub: `preserve_all` to the outside, calls a Rust helper at `address`.
+    pub fn stub(&mut self, address: u64) -> Result<Vec<u8>, CompileError> {
+        self.context.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::default(), lower::stub_signature());
+        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let mut signature = Signature::new(self.isa.default_call_conv());
+        signature.params.extend([I64; 4].map(AbiParam::new));
+        let signature = b.import_signature(signature);
+        let block = b.create_block();
+        b.append_block_params_for_function_params(block);
+        b.switch_to_block(block);
+        b.seal_block(block);
+        let arguments = b.block_params(block).to_vec();
+        let target = b.ins().iconst(I64, address as i64);
+        b.ins().call_indirect(signature, target, &arguments);
+        b.ins().return_(&[]);
+        b.finalize(self.isa.frontend_config());
+        self.finish()
+    }
+
+    /// The way in from Rust: `extern "C" fn(state, entry, code) -> exit code`.
+    pub fn trampoline(&mut self) -> Result<Vec<u8>, CompileError> {
+        let call_conv: CallConv = self.isa.default_call_conv();
+        let mut signature = Signature::new(call_conv);
+        signature.params.extend([I64; 3].map(AbiParam::new));
+        signature.returns.push(AbiParam::new(I64));
+        self.context.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::default(), signature);
+        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let region = b.import_signature(lower::region_signature());
+        let block = b.create_block();
+        b.append_block_params_for_function_params(block);
+        b.switch_to_block(block);
+        b.seal_block(block);
+        let [state, entry, code] = b.block_params(block)[..] else { return Err(CompileError::Empty) };
+        let call = b.ins().call_indirect(region, code, &[state, entry]);
+        let result = b.inst_results(call)[0];
+        b.ins().return_(&[result]);
+        b.finalize(self.isa.frontend_config());
+        self.finish()
+    }
+
+    /// All stubs, in the order of [`Stubs`].
+    pub fn stubs(&mut self) -> Result<Vec<Vec<u8>>, CompileError> {
+        const _: () = assert!(size_of::<Stubs>() == 8 * crate::helpers::ALL.len());
+        crate::helpers::ALL.iter().map(|h| self.stub(*h as usize as u64)).collect()
+    }
+}

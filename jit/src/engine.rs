@@ -1,0 +1,477 @@
+//! The engine: cold code runs in the interpreter, hot code compiled.
+
+#![allow(unsafe_code)]
+
+use crate::cache::{Cache, Found};
+use crate::compile::{CompileError, Compiled, Compiler, Tuning};
+use crate::memory::{CodeError, CodeMemory};
+use crate::queue::{Key, Queue};
+use crate::region::{PAGE, Request};
+use crate::vm::{Jump, Stubs, Vm, exit, jump_index};
+use egret_bus::Phys;
+use egret_cpu::interp::Next;
+use egret_cpu::state::attention;
+use egret_cpu::{Cpu, Engine, Exit, Interp, State};
+use egret_isa::insn::Mode;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::time::Duration;
+
+/// Why there is no JIT.
+#[derive(Debug, thiserror::Error)]
+pub enum JitError {
+    /// No compiler for this host.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// No memory for code.
+    #[error(transparent)]
+    Memory(#[from] CodeError),
+}
+
+/// How the engine works.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How often a block runs before it is compiled, at least 1.
+    pub threshold: u32,
+    /// Compile at once, on the engine's own thread, before the block runs: for tests.
+    pub foreground: bool,
+    /// Compile also what was never reached: for tests.
+    pub unreached: bool,
+    /// Compiler threads.
+    pub threads: usize,
+    /// Bytes of code memory.
+    pub code_memory: usize,
+    /// For Cranelift.
+    pub tuning: Tuning,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { threshold: 200, foreground: false, unreached: false, threads: 1, code_memory: 128 << 20, tuning: Tuning::default() }
+    }
+}
+
+/// Segments that code memory is evicted by.
+const SEGMENTS: usize = 4;
+/// Most entries that are taken over from an older region of the same code.
+const MAX_ENTRIES: usize = 24;
+
+type Enter = unsafe extern "C" fn(*mut State, u64, u64) -> u64;
+
+/// What the engine has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Times compiled code was entered from the dispatcher.
+    pub enters: u64,
+    /// Instructions that compiled code executed.
+    pub compiled_insns: u64,
+    /// Exits by code.
+    pub exits: [u64; 6],
+    /// Regions compiled.
+    pub regions: u64,
+    /// Guest instructions compiled, each time counted.
+    pub insns: u64,
+    /// Bytes of code made.
+    pub code_bytes: u64,
+    /// Time compilers took.
+    pub compile_time: Duration,
+    /// Time requests waited.
+    pub wait_time: Duration,
+    /// Results that came too late: the code had changed.
+    pub stale: u64,
+    /// Requests that could not be compiled.
+    pub failed: u64,
+    /// Regions dropped because their code was written.
+    pub killed: u64,
+    /// Regions dropped to make room.
+    pub evicted: u64,
+    /// Times the jump cache was cleared.
+    pub jump_clears: u64,
+}
+
+/// The JIT engine.
+pub struct JitEngine {
+    /// The interpreter for everything cold.
+    pub interp: Interp,
+    options: Options,
+    vm: Box<Vm>,
+    enter: Enter,
+    memory: CodeMemory,
+    cache: Cache,
+    queue: Option<Queue>,
+    compiler: Option<Compiler>,
+    pending: FxHashSet<Key>,
+    refused: FxHashMap<Key, u32>,
+    link: bool,
+    clears: u64,
+    counters: Counters,
+}
+
+impl JitEngine {
+    /// An engine with default options.
+    pub fn new() -> Result<JitEngine, JitError> {
+        JitEngine::with(Options::default())
+    }
+
+    /// An engine that compiles every block before it first runs: for tests.
+    pub fn foreground() -> Result<JitEngine, JitError> {
+        JitEngine::with(Options { threshold: 1, foreground: true, code_memory: 16 << 20, ..Options::default() })
+    }
+
+    /// An engine.
+    pub fn with(options: Options) -> Result<JitEngine, JitError> {
+        let mut compiler = Compiler::new(options.tuning)?;
+        let mut memory = CodeMemory::new((options.code_memory / SEGMENTS).max(64 << 10), SEGMENTS)?;
+        // Stubs have a memory of their own, which is never evicted.
+        let mut fixed = CodeMemory::new(64 << 10, 1)?;
+        let mut addresses = Vec::new();
+        for code in compiler.stubs()? {
+            addresses.push(fixed.place(&code)?.address);
+        }
+        let [read, write, modify, call, cond, merge_flags, divide] = addresses[..] else {
+            return Err(CompileError::Codegen("stubs are missing".to_owned()).into());
+        };
+        let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide };
+        let enter = fixed.place(&compiler.trampoline()?)?.address;
+        memory.keep(fixed);
+        let vm = Box::new(Vm { stubs, ..Vm::default() });
+        let queue = if options.foreground { None } else { Some(Queue::new(options.threads.max(1), options.tuning)?) };
+        Ok(JitEngine {
+            interp: Interp::default(),
+            options: Options { threshold: options.threshold.max(1), ..options },
+            vm,
+            // SAFETY: the code at this address was compiled with exactly this signature, and `memory` keeps it.
+            enter: unsafe { std::mem::transmute::<usize, Enter>(enter as usize) },
+            memory,
+            cache: Cache::default(),
+            queue,
+            compiler: options.foreground.then_some(compiler),
+            pending: FxHashSet::default(),
+            refused: FxHashMap::default(),
+            link: false,
+            clears: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Installed regions.
+    #[must_use]
+    pub fn regions(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Waits until the compiler has nothing left to do, and installs what it made: for tests and benchmarks.
+    pub fn settle(&mut self, cpu: &mut Cpu) {
+        while !self.pending.is_empty() {
+            self.install_finished(cpu);
+            std::thread::yield_now();
+        }
+    }
+
+    fn run_loop(&mut self, cpu: &mut Cpu) -> Exit {
+        loop {
+            if cpu.state.budget <= 0 {
+                return Exit::Budget;
+            }
+            if cpu.state.attention != 0 {
+                if cpu.state.attention & attention::CODE_WRITE != 0 {
+                    self.interp.drop_written(cpu);
+                    self.follow_interp(cpu);
+                }
+                let next = self.interp.attend(cpu);
+                self.follow_interp(cpu);
+                if let Next::Leave(exit) = next {
+                    return exit;
+                }
+                self.link = false;
+                continue;
+            }
+            if !self.pending.is_empty() {
+                self.install_finished(cpu);
+            }
+            self.next(cpu);
+        }
+    }
+
+    /// Runs some code from the instruction pointer on.
+    fn next(&mut self, cpu: &mut Cpu) {
+        let link = std::mem::take(&mut self.link);
+        let phys = match cpu.fetch_address(cpu.linear_ip()) {
+            Ok(phys) => phys,
+            Err(fault) => {
+                cpu.state.budget -= 1;
+                cpu.raise(fault);
+                return;
+            }
+        };
+        let ctx = cpu.state.ctx;
+        if let Some(found) = self.cache.find(phys, ctx).filter(|f| enterable(cpu, f)) {
+            if link {
+                self.remember(cpu, found);
+            }
+            self.run_compiled(cpu, found);
+            return;
+        }
+        let Ok(n) = self.interp.find(cpu) else {
+            // The fault is found again and raised where blocks are run.
+            self.interp.run_block(cpu);
+            return;
+        };
+        if let Some(block) = self.interp.block(n)
+            && block.hits.wrapping_add(1) >= self.options.threshold
+            && block.hits.wrapping_add(1).is_multiple_of(self.options.threshold)
+            && !(block.second.is_some() && block.steps.len() == 1)
+        {
+            let heat = block.hits;
+            self.request(cpu, phys, heat);
+            if self.options.foreground
+                && let Some(found) = self.cache.find(phys, ctx).filter(|f| enterable(cpu, f))
+            {
+                self.run_compiled(cpu, found);
+                return;
+            }
+        }
+        self.interp.execute(cpu, n);
+        self.follow_interp(cpu);
+    }
+
+    fn run_compiled(&mut self, cpu: &mut Cpu, found: Found) {
+        if self.vm.flushes != cpu.flushes() {
+            self.clear_jumps();
+            self.vm.flushes = cpu.flushes();
+        }
+        let before = cpu.state.budget;
+        let code = self.enter(cpu, found);
+        self.counters.enters += 1;
+        self.counters.compiled_insns = self.counters.compiled_insns.wrapping_add(before.wrapping_sub(cpu.state.budget) as u64);
+        if let Some(n) = self.counters.exits.get_mut(code as usize) {
+            *n += 1;
+        }
+        match code {
+            exit::LINK => self.link = true,
+            exit::INTERPRET => {
+                self.interp.step(cpu);
+                self.follow_interp(cpu);
+            }
+            exit::FAULT | exit::FAULT_COUNTED => {
+                if code == exit::FAULT {
+                    cpu.state.budget -= 1;
+                }
+                if let Some(fault) = self.vm.fault.take() {
+                    cpu.raise(fault);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Enters compiled code: the exit code it comes back with.
+    fn enter(&mut self, cpu: &mut Cpu, found: Found) -> u64 {
+        let cpu: *mut Cpu = cpu;
+        self.vm.cpu = cpu;
+        // SAFETY: `found` is from the cache: its code was made by our compiler for this context from what the guest has
+        // there, and code, entry and call sites live until the cache drops them, which only this thread does, later. The
+        // code reaches the CPU through `vm` alone (the helpers), and both outlive the call, in which nobody else uses them.
+        unsafe {
+            let state: *mut State = &raw mut *(*cpu).state;
+            (*state).engine = &raw mut *self.vm as u64;
+            (self.enter)(state, found.entry, found.code)
+        }
+    }
+
+    /// Enters where the instruction pointer leads into the jump cache.
+    fn remember(&mut self, cpu: &Cpu, found: Found) {
+        if found.rip.is_some() {
+            return;
+        }
+        let rip = cpu.state.rip;
+        self.vm.jumps[jump_index(rip)] = Jump { rip, key: Vm::key(cpu), code: found.code, entry: found.entry };
+    }
+
+    fn clear_jumps(&mut self) {
+        self.vm.jumps.fill(Jump::EMPTY);
+        self.link = false;
+        self.counters.jump_clears += 1;
+    }
+
+    /// Does to compiled code what the interpreter has just done to its blocks.
+    fn follow_interp(&mut self, cpu: &mut Cpu) {
+        if !self.interp.written.is_empty() {
+            self.drop_written(cpu);
+        }
+        if self.interp.clears != self.clears {
+            self.clears = self.interp.clears;
+            for page in self.cache.pages() {
+                cpu.mark_code(page);
+            }
+        }
+    }
+
+    #[cold]
+    fn drop_written(&mut self, cpu: &mut Cpu) {
+        let writes = std::mem::take(&mut self.interp.written);
+        let mut killed = 0;
+        for (at, len) in writes {
+            killed += self.cache.kill_written(at.0, len);
+            let page = at.0 & !0xfff;
+            if self.cache.has_page(page) {
+                cpu.mark_code(page);
+            }
+            if let Some(queue) = &self.queue
+                && !self.pending.is_empty()
+            {
+                for key in queue.drop_page(page) {
+                    self.pending.remove(&key);
+                }
+            }
+        }
+        if killed > 0 {
+            self.counters.killed += killed as u64;
+            self.clear_jumps();
+        }
+    }
+
+    /// Asks for the block at the instruction pointer to be compiled.
+    fn request(&mut self, cpu: &mut Cpu, phys: u64, heat: u32) {
+        let key = (phys, cpu.state.ctx);
+        if self.pending.contains(&key) || self.refused.contains_key(&key) {
+            return;
+        }
+        let page = phys & !0xfff;
+        let mut bytes = Box::new([0u8; PAGE]);
+        if !cpu.ram.read(Phys(page), &mut bytes[..]) {
+            return;
+        }
+        let ctx = cpu.state.ctx;
+        let offset = (phys & 0xfff) as u16;
+        let mut entries = vec![offset];
+        entries.extend(self.cache.entries_around(phys, ctx).into_iter().filter(|o| *o != offset).take(MAX_ENTRIES));
+        let base = (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff);
+        let known =
+            if self.options.unreached { (0..PAGE as u16).collect() } else { self.interp.starts(page, ctx).map(|(o, _)| o).collect() };
+        let request = Request { page, ctx, base, bytes, entries, known };
+        if let Some(compiler) = &mut self.compiler {
+            let result = compiler.compile(request);
+            self.finished(cpu, key, result);
+        } else if let Some(queue) = &self.queue {
+            self.pending.insert(key);
+            for dropped in queue.push(heat, key, request) {
+                self.pending.remove(&dropped);
+            }
+        }
+    }
+
+    fn install_finished(&mut self, cpu: &mut Cpu) {
+        while let Some(done) = self.queue.as_ref().and_then(Queue::done) {
+            self.pending.remove(&done.key);
+            self.counters.wait_time += done.waited;
+            self.finished(cpu, done.key, done.result);
+        }
+    }
+
+    fn finished(&mut self, cpu: &mut Cpu, key: Key, result: Result<Compiled, CompileError>) {
+        match result {
+            Ok(compiled) => {
+                self.counters.regions += 1;
+                self.counters.insns += compiled.insns as u64;
+                self.counters.code_bytes += compiled.code.len() as u64;
+                self.counters.compile_time += compiled.time;
+                self.install(cpu, compiled);
+            }
+            Err(_) => {
+                self.counters.failed += 1;
+                if self.refused.len() > 4096 {
+                    self.refused.clear();
+                }
+                self.refused.insert(key, 1);
+            }
+        }
+    }
+
+    /// Installs code unless the guest has changed what it was made from.
+    fn install(&mut self, cpu: &mut Cpu, compiled: Compiled) {
+        let mut now = [0u8; PAGE];
+        let same = cpu.ram.read(Phys(compiled.page), &mut now) && compiled.bytes.iter().all(|at| now[at] == compiled.source[at]);
+        if !same {
+            self.counters.stale += 1;
+            return;
+        }
+        let Ok(placed) = self.memory.place(&compiled.code) else {
+            self.counters.failed += 1;
+            return;
+        };
+        if let Some(segment) = placed.evicted {
+            self.counters.evicted += self.cache.kill_segment(segment) as u64;
+        }
+        cpu.mark_code(compiled.page);
+        self.cache.insert(compiled, placed);
+        // Some entries may have moved from older regions to this one, and some regions may be gone.
+        self.clear_jumps();
+    }
+}
+
+/// Whether code may be entered here. Direct branches are compiled without a check that their target is canonical, so code
+/// within reach of the hole in the address space is left to the interpreter.
+fn enterable(cpu: &Cpu, found: &Found) -> bool {
+    const REACH: u64 = (1 << 31) + 2 * PAGE as u64;
+    let rip = cpu.state.rip;
+    let canonical = |a: u64| (a as i64) << 16 >> 16 == a as i64;
+    let clear = !cpu.code64() || (canonical(rip.wrapping_add(REACH)) && canonical(rip.wrapping_sub(REACH)));
+    clear && found.rip.is_none_or(|wanted| wanted == rip)
+}
+
+impl Engine for JitEngine {
+    fn name(&self) -> &'static str {
+        "jit"
+    }
+
+    fn run(&mut self, cpu: &mut Cpu) -> Exit {
+        self.link = false;
+        let exit = self.run_loop(cpu);
+        cpu.state.engine = 0;
+        exit
+    }
+
+    fn flush(&mut self, cpu: &mut Cpu) {
+        self.interp.clear(cpu);
+        self.clears = self.interp.clears;
+        self.cache.clear();
+        self.clear_jumps();
+        self.refused.clear();
+        for key in self.queue.iter().flat_map(Queue::clear) {
+            self.pending.remove(&key);
+        }
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        let c = &self.counters;
+        let micros = |d: Duration| d.as_micros() as u64;
+        vec![
+            ("jit.instructions", c.compiled_insns),
+            ("jit.enters", c.enters),
+            ("jit.exits.next", c.exits[exit::NEXT as usize]),
+            ("jit.exits.link", c.exits[exit::LINK as usize]),
+            ("jit.exits.interpret", c.exits[exit::INTERPRET as usize]),
+            ("jit.exits.fault", c.exits[exit::FAULT as usize] + c.exits[exit::FAULT_COUNTED as usize]),
+            ("jit.regions", c.regions),
+            ("jit.regions_live", self.cache.len() as u64),
+            ("jit.regions_killed", c.killed),
+            ("jit.regions_evicted", c.evicted),
+            ("jit.compiled_instructions", c.insns),
+            ("jit.code_bytes", c.code_bytes),
+            ("jit.code_bytes_live", self.cache.code_bytes as u64),
+            ("jit.compile_us", micros(c.compile_time)),
+            ("jit.wait_us", micros(c.wait_time)),
+            ("jit.queue", self.pending.len() as u64),
+            ("jit.stale", c.stale),
+            ("jit.failed", c.failed),
+            ("jit.jump_clears", c.jump_clears),
+            ("interp.instructions", self.interp.retired),
+        ]
+    }
+}

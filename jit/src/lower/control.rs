@@ -1,0 +1,320 @@
+//! Instruction boundaries, branches, calls to the CPU's functions, and the ways out.
+
+use super::{Fl, Inherited, Lower, Lv};
+use crate::region::{End, Target};
+use crate::vm::{CallSite, JUMPS, Jump, Stubs, Vm, exit};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
+use egret_cpu::{SegReg, State};
+use egret_isa::insn::{Ctx, Seg};
+use egret_isa::ir::Val;
+use egret_isa::ops::Width;
+use std::mem::offset_of;
+
+impl Lower<'_, '_> {
+    pub(super) fn begin_insn(&mut self, n: u32) {
+        self.end_insn();
+        self.insn = self.region.blocks[self.block].insns.get(n as usize).copied();
+        self.executed += 1;
+    }
+
+    pub(super) fn end_insn(&mut self) {
+        if let Some((leave, _)) = self.leave.take() {
+            self.b.seal_block(leave);
+        }
+    }
+
+    /// The offset of the next instruction in the page.
+    pub(super) fn next_offset(&self) -> i64 {
+        self.insn.map_or(0, |(at, i)| i64::from(at) + i64::from(i.len))
+    }
+
+    /// The cold block that leaves before this instruction, with an exit code as parameter.
+    pub(super) fn leave_block(&mut self) -> ClifBlock {
+        if let Some((block, _)) = self.leave {
+            return block;
+        }
+        let block = self.b.create_block();
+        self.b.append_block_param(block, I64);
+        self.b.set_cold_block(block);
+        self.leave = Some((block, false));
+        block
+    }
+
+    /// Writes the leaving block's code if it has none yet. The current block must be finished; none is current afterwards.
+    pub(super) fn fill_leave(&mut self) {
+        let Some((block, filled @ false)) = &mut self.leave else { return };
+        *filled = true;
+        let block = *block;
+        self.b.switch_to_block(block);
+        let code = self.b.block_params(block)[0];
+        self.sync_flags();
+        let at = self.insn.map_or(0, |(at, _)| i64::from(at));
+        let budget = self.budget_less(self.executed - 1);
+        let at = self.iconst(at as u64);
+        let to = self.leave_to;
+        self.jump(to, &[code, at, budget]);
+    }
+
+    fn budget_less(&mut self, n: i64) -> Value {
+        let budget = self.b.use_var(self.budget);
+        if n == 0 { budget } else { self.b.ins().iadd_imm_s(budget, -n) }
+    }
+
+    /// The code that ends the function, shared by all blocks.
+    pub(super) fn ways_out(&mut self) {
+        let leave = self.leave_to;
+        self.b.switch_to_block(leave);
+        let [code, at, budget] = self.b.block_params(leave)[..] else { return };
+        let base = match self.region.base {
+            Some(base) => self.iconst(base),
+            None => self.b.use_var(self.base),
+        };
+        let rip = self.b.ins().iadd(base, at);
+        let rip = if self.code64() { rip } else { self.b.ins().band_imm_u(rip, 0xffff_ffff) };
+        self.store_state(rip, offset_of!(State, rip));
+        self.store_state(budget, offset_of!(State, budget));
+        self.b.ins().return_(&[code]);
+        let out = self.return_to;
+        self.b.switch_to_block(out);
+        let code = self.b.block_params(out)[0];
+        self.b.ins().return_(&[code]);
+        self.chain();
+    }
+
+    /// Goes on at an instruction pointer outside: through the jump cache if it knows it and the budget lasts.
+    fn chain(&mut self) {
+        let chain = self.chain_to;
+        self.b.switch_to_block(chain);
+        let [rip, budget] = self.b.block_params(chain)[..] else { return };
+        self.store_state(rip, offset_of!(State, rip));
+        self.store_state(budget, offset_of!(State, budget));
+        let next = self.iconst(exit::NEXT);
+        let link = self.iconst(exit::LINK);
+        let (look, go) = (self.b.create_block(), self.b.create_block());
+        let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
+        let out = self.return_to;
+        self.b.ins().brif(spent, out, &[next.into()], look, &[]);
+        self.b.seal_block(look);
+        self.b.switch_to_block(look);
+        let vm = self.load_state(I64, offset_of!(State, engine));
+        let high = self.b.ins().ushr_imm_u(rip, 12);
+        let hash = self.b.ins().bxor(rip, high);
+        let index = self.b.ins().band_imm_u(hash, JUMPS as i64 - 1);
+        let offset = self.b.ins().ishl_imm_u(index, i64::from(size_of::<Jump>().trailing_zeros()));
+        let jump = self.b.ins().iadd(vm, offset);
+        let field = |l: &mut Self, at: usize| l.b.ins().load(I64, l.places.vm, jump, (offset_of!(Vm, jumps) + at) as i32);
+        let (known, valid) = (field(self, offset_of!(Jump, rip)), field(self, offset_of!(Jump, key)));
+        let (code, entry) = (field(self, offset_of!(Jump, code)), field(self, offset_of!(Jump, entry)));
+        let tlb_key = self.load_state(I64, offset_of!(State, tlb_key));
+        let ctx = self.iconst(u64::from(self.ctx().0) << 16);
+        let key = self.b.ins().bor(tlb_key, ctx);
+        let other = self.b.ins().bxor(known, rip);
+        let stale = self.b.ins().bxor(valid, key);
+        let miss = self.b.ins().bor(other, stale);
+        self.b.ins().brif(miss, out, &[link.into()], go, &[]);
+        self.b.seal_block(go);
+        self.b.switch_to_block(go);
+        self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
+    }
+
+    /// Ends the block by going to an instruction pointer outside the region.
+    pub(super) fn leave_block_to(&mut self, rip: Value) {
+        self.sync_flags();
+        let budget = self.budget_less(self.executed);
+        let to = self.chain_to;
+        self.jump(to, &[rip, budget]);
+        self.ended = true;
+    }
+
+    /// #GP(0), by the interpreter, when a target is not canonical or beyond CS's limit.
+    pub(super) fn check_ip(&mut self, target: Val) {
+        // A target near the code that runs is canonical: see `JitEngine`'s check at entry.
+        if let Lv::Rip(_) | Lv::Const(_) = self.val(target)
+            && self.code64()
+        {
+            return;
+        }
+        let v = self.int(target, Width::Q);
+        self.check_ip_value(v);
+    }
+
+    fn check_ip_value(&mut self, v: Value) {
+        if self.code64() {
+            let up = self.b.ins().ishl_imm_u(v, 16);
+            let back = self.b.ins().sshr_imm_u(up, 16);
+            self.leave_if_cmp(IntCC::NotEqual, back, v);
+        } else if !self.ctx().has(Ctx::FLAT) {
+            let limit = offset_of!(State, seg) + Seg::Cs as usize * size_of::<SegReg>() + offset_of!(SegReg, limit);
+            let limit = self.load_state(I32, limit);
+            let limit = self.b.ins().uextend(I64, limit);
+            self.leave_if_cmp(IntCC::UnsignedGreaterThan, v, limit);
+        }
+    }
+
+    /// The direct near branch that ends the block.
+    pub(super) fn branch(&mut self, c: Option<Val>) {
+        let (taken, not) = match self.region.blocks[self.block].end {
+            End::Branch(taken, not) => (Some(taken), not),
+            End::Fall(t) => (None, Some(t)),
+            End::Dynamic => (None, None),
+        };
+        let not = not.unwrap_or(Target::Out(self.next_offset()));
+        let Some(c) = c else {
+            self.taken_edge(taken);
+            self.ended = true;
+            return;
+        };
+        if let Lv::Const(c) = self.val(c) {
+            if c != 0 {
+                self.taken_edge(taken)
+            } else {
+                self.edge(not)
+            }
+            self.ended = true;
+            return;
+        }
+        let c = self.truth(c);
+        let (yes, no) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(c, yes, &[], no, &[]);
+        self.b.seal_block(yes);
+        self.b.seal_block(no);
+        self.b.switch_to_block(yes);
+        let (flags, executed) = (self.flags, self.executed);
+        self.taken_edge(taken);
+        (self.flags, self.executed) = (flags, executed);
+        self.b.switch_to_block(no);
+        self.edge(not);
+        self.ended = true;
+    }
+
+    /// The way to a direct branch's target; `None` when the target is only known at run time.
+    fn taken_edge(&mut self, target: Option<Target>) {
+        let checked = !self.code64() && !self.ctx().has(Ctx::FLAT);
+        match target {
+            Some(t) if !checked => self.edge(t),
+            _ => {
+                let rip = self.branch_target();
+                if !self.code64() {
+                    self.check_ip_value(rip);
+                    self.finish_leave();
+                }
+                match target {
+                    Some(t @ Target::Block(_)) => self.edge(t),
+                    _ => self.leave_block_to(rip),
+                }
+            }
+        }
+    }
+
+    /// A check inside a branch leaves before the branch; its block is done with here, for its flags are those of now.
+    fn finish_leave(&mut self) {
+        self.end_insn();
+    }
+
+    /// Where the direct branch of this instruction goes.
+    fn branch_target(&mut self) -> Value {
+        let Some((at, i)) = self.insn else { return self.iconst(0) };
+        let next = i64::from(at) + i64::from(i.len);
+        let v = self.rip_value(next.wrapping_add(i.imm as i64));
+        if i.opsize == Width::Q || (i.opsize == Width::D && !self.code64()) {
+            v
+        } else {
+            self.b.ins().band_imm_u(v, i.opsize.mask() as i64)
+        }
+    }
+
+    /// The end of a block whose last instruction is no branch.
+    pub(super) fn end_of_block(&mut self) {
+        match self.region.blocks[self.block].end {
+            End::Fall(t) | End::Branch(t, None) => self.edge(t),
+            End::Branch(_, Some(t)) => self.edge(t),
+            End::Dynamic => {
+                let at = self.next_offset();
+                self.edge(Target::Out(at));
+            }
+        }
+        self.ended = true;
+    }
+
+    /// Goes to a target.
+    fn edge(&mut self, target: Target) {
+        match target {
+            Target::Out(at) => {
+                let rip = self.rip_value(at);
+                self.leave_block_to(rip);
+            }
+            Target::Block(n) if self.plans[n].join => self.join(n),
+            Target::Block(n) => {
+                self.inherited[n] = Some(Inherited { flags: self.flags, executed: self.executed, low: self.low });
+                self.b.ins().jump(self.clif[n], &[]);
+            }
+        }
+    }
+
+    /// Goes to a block that others go to as well: what is kept per path is brought up to date. The way back in a loop
+    /// looks at the budget.
+    fn join(&mut self, n: usize) {
+        let budget = self.budget_less(self.executed);
+        if n <= self.block {
+            let (out, on) = (self.b.create_block(), self.b.create_block());
+            self.b.set_cold_block(out);
+            let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
+            self.b.ins().brif(spent, out, &[], on, &[]);
+            self.b.seal_block(out);
+            self.b.seal_block(on);
+            self.b.switch_to_block(out);
+            self.sync_flags();
+            let code = self.iconst(exit::NEXT);
+            let at = self.iconst(self.region.blocks[n].start.into());
+            let leave = self.leave_to;
+            self.jump(leave, &[code, at, budget]);
+            self.b.switch_to_block(on);
+        }
+        self.b.def_var(self.budget, budget);
+        if self.plans[n].flags_live {
+            self.sync_flags();
+        }
+        self.b.ins().jump(self.clif[n], &[]);
+    }
+
+    /// Runs the instruction's function on the CPU.
+    pub(super) fn call(&mut self) {
+        let Some((_, insn)) = self.insn else { return };
+        self.settle_flags();
+        let rip = self.rip_value(self.next_offset());
+        self.store_state(rip, offset_of!(State, rip));
+        let budget = self.budget_less(self.executed);
+        self.store_state(budget, offset_of!(State, budget));
+        self.b.def_var(self.budget, budget);
+        self.executed = 0;
+        let site = (self.calls.len() * size_of::<CallSite>()) as i64;
+        self.calls.push(insn);
+        let sites = self.b.use_var(self.calls_at);
+        let site = self.b.ins().iadd_imm_s(sites, site);
+        self.call_stub(offset_of!(Stubs, call), [site, site, site]);
+        let status = self.load_state(I32, offset_of!(State, status));
+        let code = self.b.ins().uextend(I64, status);
+        if self.region.blocks[self.block].end == End::Dynamic && self.is_last() {
+            let next = self.iconst(exit::NEXT);
+            let code = self.b.ins().select(status, code, next);
+            let out = self.return_to;
+            self.jump(out, &[code]);
+            self.ended = true;
+            return;
+        }
+        let on = self.b.create_block();
+        let out = self.return_to;
+        self.b.ins().brif(status, out, &[code.into()], on, &[]);
+        self.b.seal_block(on);
+        self.b.switch_to_block(on);
+        self.reload();
+        self.flags = Fl::Memory(None);
+    }
+
+    fn is_last(&self) -> bool {
+        let insns = &self.region.blocks[self.block].insns;
+        insns.last().map(|(at, _)| *at) == self.insn.map(|(at, _)| at)
+    }
+}

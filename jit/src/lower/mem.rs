@@ -1,0 +1,231 @@
+//! Guest memory: the TLB's fast path inline, everything else through a helper that gives the host address.
+
+use super::{Lower, Lv, ty, vec};
+use crate::helpers::describe;
+use crate::vm::{Stubs, exit};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{F32, F64, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
+use egret_cpu::tlb::{ENTRIES, Entry, Tlb};
+use egret_cpu::{SegReg, State};
+use egret_isa::insn::{Ctx, Seg};
+use egret_isa::ir::{Op, Val};
+use egret_isa::ops::Width;
+use std::mem::offset_of;
+
+/// A read-modify-write under way.
+pub(super) struct Locked {
+    host: Value,
+    w: Width,
+    /// Atomic: effects of the ops between load and store wait in `waiting` until the exchange has succeeded.
+    lock: Option<Value>,
+    /// Numbers of ops, as ranges.
+    waiting: Vec<(usize, usize)>,
+}
+
+/// What an access is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Access {
+    Read,
+    /// Writes; the value, if it fits into a word.
+    Write(Option<Value>),
+    Modify,
+}
+
+impl Lower<'_, '_> {
+    pub(super) fn memory_op(&mut self, ops: &[Op], at: usize) -> Lv {
+        match ops[at] {
+            Op::Load { seg, offset, w } => {
+                let host = self.host(seg, offset, w.bytes(), Access::Read, false);
+                Lv::Int(self.b.ins().load(ty(w), self.places.ram, host, 0), w)
+            }
+            Op::Store { seg, offset, w, v } => {
+                let v = self.int(v, w);
+                let wide = self.resize(v, w, Width::Q);
+                let host = self.host(seg, offset, w.bytes(), Access::Write(Some(wide)), false);
+                self.b.ins().store(self.places.ram, v, host, 0);
+                Lv::None
+            }
+            Op::RmwLoad { seg, offset, w, lock } => self.rmw_load(seg, offset, w, lock),
+            Op::RmwStore { v, .. } => {
+                self.rmw_store(ops, v);
+                Lv::None
+            }
+            Op::LoadX { seg, offset, bytes, aligned } => {
+                let host = self.host(seg, offset, bytes, Access::Read, aligned);
+                let flags = self.places.ram;
+                Lv::Vec(match bytes {
+                    4 => self.load_low(F32, host),
+                    8 => self.load_low(F64, host),
+                    _ => self.b.ins().load(vec::X, flags, host, 0),
+                })
+            }
+            Op::StoreX { seg, offset, bytes, aligned, v } => {
+                self.store_x(seg, offset, bytes, aligned, v);
+                Lv::None
+            }
+            _ => Lv::None,
+        }
+    }
+
+    /// A scalar in the low lane, zeros above.
+    fn load_low(&mut self, t: cranelift_codegen::ir::Type, host: Value) -> Value {
+        let v = self.b.ins().load(t, self.places.ram, host, 0);
+        let lanes = t.by(128 / t.bits()).unwrap_or(vec::X);
+        let v = self.b.ins().scalar_to_vector(lanes, v);
+        self.bitcast(vec::X, v)
+    }
+
+    pub(super) fn bitcast(&mut self, to: cranelift_codegen::ir::Type, v: Value) -> Value {
+        let flags = MemFlagsData::new().with_endianness(cranelift_codegen::ir::Endianness::Little);
+        self.b.ins().bitcast(to, flags, v)
+    }
+
+    fn store_x(&mut self, seg: Seg, offset: Val, bytes: u8, aligned: bool, v: Val) {
+        let v = self.vec(v);
+        let (v, word) = match bytes {
+            4 | 8 => {
+                let t = if bytes == 4 { cranelift_codegen::ir::types::I32X4 } else { cranelift_codegen::ir::types::I64X2 };
+                let lanes = self.bitcast(t, v);
+                let low = self.b.ins().extractlane(lanes, 0);
+                let wide = self.resize(low, if bytes == 4 { Width::D } else { Width::Q }, Width::Q);
+                (low, Some(wide))
+            }
+            _ => (v, None),
+        };
+        let host = self.host(seg, offset, bytes, Access::Write(word), aligned);
+        self.b.ins().store(self.places.ram, v, host, 0);
+    }
+
+    fn rmw_load(&mut self, seg: Seg, offset: Val, w: Width, lock: bool) -> Lv {
+        let host = self.host(seg, offset, w.bytes(), Access::Modify, false);
+        if lock && w != Width::B {
+            // Not atomic across cache lines, and a fault on some hosts: the interpreter's.
+            let low = self.b.ins().band_imm_u(host, i64::from(w.bytes()) - 1);
+            self.leave_if(low);
+        }
+        let old = self.b.ins().load(ty(w), self.places.ram, host, 0);
+        self.locked = Some(Locked { host, w, lock: lock.then_some(old), waiting: Vec::new() });
+        Lv::Int(old, w)
+    }
+
+    fn rmw_store(&mut self, ops: &[Op], v: Val) {
+        let Some(rmw) = self.locked.take() else { return };
+        let v = self.int(v, rmw.w);
+        match rmw.lock {
+            None => {
+                self.b.ins().store(self.places.ram, v, rmw.host, 0);
+            }
+            Some(old) => {
+                let found = self.b.ins().atomic_cas(self.places.ram, rmw.host, old, v);
+                // Somebody else was faster: the interpreter does it again.
+                self.leave_if_cmp(IntCC::NotEqual, found, old);
+                for (from, to) in rmw.waiting {
+                    let (vals, limits) = (self.vals.clone(), self.limits.clone());
+                    self.vals.truncate(from);
+                    self.limits.truncate(from);
+                    let mut n = from;
+                    while n < to {
+                        n = self.op(ops, n);
+                    }
+                    (self.vals, self.limits) = (vals, limits);
+                }
+            }
+        }
+    }
+
+    /// In an atomic read-modify-write, puts off ops with effects until the exchange is done: the number of the next op.
+    pub(super) fn defer(&mut self, ops: &[Op], at: usize) -> Option<usize> {
+        let rmw = self.locked.as_mut().filter(|l| l.lock.is_some())?;
+        let end = match ops[at] {
+            Op::SetGpr(..) | Op::Flags { .. } | Op::SetFlagsWord(..) => at + 1,
+            Op::When(_) => ops[at..].iter().position(|o| *o == Op::EndWhen).map_or(ops.len(), |n| at + n + 1),
+            _ => return None,
+        };
+        rmw.waiting.push((at, end));
+        for _ in at..end {
+            self.push(Lv::None);
+        }
+        Some(end)
+    }
+
+    /// The linear address, and the condition under which the segment needs the full check.
+    fn linear(&mut self, seg: Seg, offset: Value, size: u8, write: bool) -> (Value, Option<Value>) {
+        let field = |at: usize| offset_of!(State, seg) + seg as usize * size_of::<SegReg>() + at;
+        if self.code64() {
+            if seg as u8 >= Seg::Fs as u8 {
+                let base = self.load_state(I64, field(offset_of!(SegReg, base)));
+                return (self.b.ins().iadd(base, offset), None);
+            }
+            return (offset, None);
+        }
+        if self.ctx().has(Ctx::FLAT) && (seg as u8) < Seg::Fs as u8 && !(write && seg == Seg::Cs) {
+            return (offset, None);
+        }
+        let base = self.load_state(I64, field(offset_of!(SegReg, base)));
+        let end = self.load_state(I64, field(if write { offset_of!(SegReg, write_end) } else { offset_of!(SegReg, read_end) }));
+        let last = self.b.ins().iadd_imm_s(offset, i64::from(size));
+        let beyond = self.b.ins().icmp(IntCC::UnsignedGreaterThan, last, end);
+        let linear = self.b.ins().iadd(base, offset);
+        (self.b.ins().band_imm_u(linear, 0xffff_ffff), Some(beyond))
+    }
+
+    /// The host address of an access. Leaves the block that is current when the access has to be interpreted or faults.
+    fn host(&mut self, seg: Seg, offset: Val, size: u8, access: Access, aligned: bool) -> Value {
+        let offset = self.int(offset, Width::Q);
+        let write = access != Access::Read;
+        let (linear, beyond) = self.linear(seg, offset, size, write);
+        if aligned && size > 1 {
+            let low = self.b.ins().band_imm_u(linear, i64::from(size) - 1);
+            self.leave_if(low);
+        }
+        let (cold, ok) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        let host = self.b.append_block_param(ok, I64);
+        if let Some(beyond) = beyond {
+            let inside = self.b.create_block();
+            self.b.ins().brif(beyond, cold, &[], inside, &[]);
+            self.b.seal_block(inside);
+            self.b.switch_to_block(inside);
+        }
+        let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
+        let (shift, scale) = (12, size_of::<Entry>().trailing_zeros());
+        let index = self.b.ins().ushr_imm_u(linear, i64::from(shift - scale));
+        let index = self.b.ins().band_imm_u(index, ((ENTRIES - 1) << scale) as i64);
+        let entry = self.b.ins().iadd(self.state, index);
+        let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, tag)) as i32);
+        let last = if size > 1 { self.b.ins().iadd_imm_s(linear, i64::from(size) - 1) } else { linear };
+        let page = self.b.ins().band_imm_s(last, !0xfff);
+        let key = self.load_state(I64, offset_of!(State, tlb_key));
+        let wanted = self.b.ins().bor(page, key);
+        let hit = self.b.ins().icmp(IntCC::Equal, wanted, tag);
+        let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, addend)) as i32);
+        let fast = self.b.ins().iadd(linear, addend);
+        self.b.ins().brif(hit, ok, &[fast.into()], cold, &[]);
+        self.b.seal_block(cold);
+        self.b.switch_to_block(cold);
+        self.slow_host(seg, offset, size, access, ok);
+        self.b.seal_block(ok);
+        self.b.switch_to_block(ok);
+        host
+    }
+
+    /// Asks a helper for the host address and goes on at `ok` with it.
+    fn slow_host(&mut self, seg: Seg, offset: Value, size: u8, access: Access, ok: cranelift_codegen::ir::Block) {
+        let what = self.iconst(describe(seg, size));
+        let (stub, value) = match access {
+            Access::Read => (offset_of!(Stubs, read), what),
+            Access::Write(Some(v)) => (offset_of!(Stubs, write), v),
+            Access::Write(None) => (offset_of!(Stubs, write), what),
+            Access::Modify => (offset_of!(Stubs, modify), what),
+        };
+        self.call_stub(stub, [what, offset, value]);
+        let status = self.load_state(I32, offset_of!(State, status));
+        let host = self.load_state(I64, offset_of!(State, result));
+        let code = self.b.ins().uextend(I64, status);
+        let leave = self.leave_block();
+        debug_assert_eq!(exit::INTERPRET as u32 as u64, exit::INTERPRET);
+        self.b.ins().brif(status, leave, &[code.into()], ok, &[host.into()]);
+        self.fill_leave();
+    }
+}

@@ -1,0 +1,338 @@
+//! From IR to CLIF: one function for a region.
+//!
+//! Guest registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
+//! reads. Arithmetic flags are kept as values and stored only where the region is left or blocks join. So at any
+//! instruction the state in memory is precise but for the flags, the instruction pointer and the budget, which the cold
+//! way out puts there.
+
+mod control;
+mod flags;
+mod int;
+mod mem;
+mod ops;
+mod vec;
+
+pub(crate) use ops::lowerable;
+
+use crate::region::Region;
+use crate::vm::{Entry, Vm};
+use cranelift_codegen::ir::types::{I8, I16, I32, I64};
+use cranelift_codegen::ir::{
+    AbiParam, AliasRegion, AliasRegionData, Block as ClifBlock, BlockArg, InstBuilder, JumpTableData, MemFlagsData, SigRef, Signature,
+    Type, Value,
+};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, Variable};
+use egret_cpu::State;
+use egret_isa::insn::{Ctx, Insn, Mode};
+use egret_isa::ir::{self, Val};
+use egret_isa::ops::Width;
+use flags::Fl;
+use std::mem::offset_of;
+
+/// A value of the IR as the code being made has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lv {
+    /// Nothing: the op has no result.
+    None,
+    /// Known.
+    Const(u64),
+    /// The instruction pointer that goes with the page's first byte, plus this, wrapping.
+    Rip(i64),
+    /// A CLIF value of the type of the width; the rest is zero.
+    Int(Value, Width),
+    /// A vector, as `i8x16`.
+    Vec(Value),
+}
+
+/// The signature of stubs: `preserve_all`, four words.
+#[must_use]
+pub(crate) fn stub_signature() -> Signature {
+    let mut s = Signature::new(CallConv::PreserveAll);
+    s.params.extend([I64; 4].map(AbiParam::new));
+    s
+}
+
+/// The signature of a region's function: the state, the [`Entry`]; an exit code comes back.
+#[must_use]
+pub(crate) fn region_signature() -> Signature {
+    let mut s = Signature::new(CallConv::Tail);
+    s.params.extend([I64; 2].map(AbiParam::new));
+    s.returns.push(AbiParam::new(I64));
+    s
+}
+
+/// The CLIF type of a width.
+pub(crate) fn ty(w: Width) -> Type {
+    match w {
+        Width::B => I8,
+        Width::W => I16,
+        Width::D => I32,
+        Width::Q => I64,
+    }
+}
+
+/// Memory flags by what lies there; the kinds never overlap.
+#[derive(Clone, Copy)]
+struct Places {
+    state: MemFlagsData,
+    ram: MemFlagsData,
+    tlb: MemFlagsData,
+    vm: MemFlagsData,
+}
+
+/// What a block with one predecessor takes over from it.
+#[derive(Clone)]
+struct Inherited {
+    flags: Fl,
+    executed: i64,
+    low: [Option<Value>; 16],
+}
+
+/// Everything that is static about a block.
+struct Plan {
+    ir: ir::Block,
+    /// More than one way leads in.
+    join: bool,
+    /// The flags at the start may be read before they are replaced.
+    flags_live: bool,
+    /// The kind of the flags in memory at the start, for joins.
+    kind: Option<flags::Kind>,
+}
+
+pub(crate) struct Lower<'a, 'f> {
+    b: FunctionBuilder<'f>,
+    region: &'a Region,
+    plans: Vec<Plan>,
+    clif: Vec<ClifBlock>,
+    inherited: Vec<Option<Inherited>>,
+    places: Places,
+    stub: SigRef,
+    tail: SigRef,
+    state: Value,
+    calls_at: Variable,
+    base: Variable,
+    budget: Variable,
+    gpr: [Variable; 16],
+    xmm: [Variable; 16],
+    /// Registers that the region reads, by number.
+    reads: (u16, u16),
+    /// Instructions for [`crate::vm::CallSite`]s.
+    calls: Vec<Insn>,
+    /// The ways out that all blocks share: with (code, offset, budget), with (rip, budget), with (code).
+    leave_to: ClifBlock,
+    chain_to: ClifBlock,
+    return_to: ClifBlock,
+
+    /// The block being lowered.
+    block: usize,
+    vals: Vec<Lv>,
+    /// Values that cannot be larger than this.
+    limits: Vec<u64>,
+    /// Low halves of registers, as last written in this block.
+    low: [Option<Value>; 16],
+    flags: Fl,
+    merged: Vec<Fl>,
+    /// Instructions begun since the budget was last brought up to date.
+    executed: i64,
+    insn: Option<(u16, Insn)>,
+    /// The cold block that leaves before this instruction, and whether it has its code.
+    leave: Option<(ClifBlock, bool)>,
+    /// The remainder of the last division.
+    remainder: Option<Lv>,
+    /// The condition under which ops take effect.
+    predicate: Option<Value>,
+    locked: Option<mem::Locked>,
+    ended: bool,
+}
+
+/// Lowers a region into the builder's function: the instructions that need call sites.
+pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: TargetFrontendConfig) -> Vec<Insn> {
+    let mut l = Lower::new(builder, region);
+    l.entries();
+    for n in 0..region.blocks.len() {
+        l.one_block(n);
+    }
+    l.ways_out();
+    l.b.seal_all_blocks();
+    let calls = std::mem::take(&mut l.calls);
+    l.b.finalize(config);
+    calls
+}
+
+impl<'a, 'f> Lower<'a, 'f> {
+    fn new(mut b: FunctionBuilder<'f>, region: &'a Region) -> Self {
+        let mut alias = |n: u32, name: &'static str| -> AliasRegion {
+            b.func.dfg.alias_regions.insert(AliasRegionData { user_id: n, description: name.into() })
+        };
+        let plain = MemFlagsData::new().with_notrap();
+        let trusted = MemFlagsData::trusted();
+        let places = Places {
+            state: trusted.with_alias_region(Some(alias(0, "state"))),
+            ram: plain.with_alias_region(Some(alias(1, "ram"))),
+            tlb: trusted.with_alias_region(Some(alias(2, "tlb"))),
+            vm: trusted.with_alias_region(Some(alias(3, "vm"))),
+        };
+        let stub = b.import_signature(stub_signature());
+        let tail = b.import_signature(region_signature());
+        let first = b.create_block();
+        b.append_block_params_for_function_params(first);
+        b.switch_to_block(first);
+        b.seal_block(first);
+        let state = b.block_params(first)[0];
+        let plans = flags::plan(region);
+        let clif = (0..region.blocks.len()).map(|_| b.create_block()).collect();
+        let mut shared = |types: &[Type]| {
+            let block = b.create_block();
+            for t in types {
+                b.append_block_param(block, *t);
+            }
+            b.set_cold_block(block);
+            block
+        };
+        let leave_to = shared(&[I64, I64, I64]);
+        let chain_to = shared(&[I64, I64]);
+        let return_to = shared(&[I64]);
+        let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
+        Lower {
+            calls_at: var(&mut b, I64),
+            base: var(&mut b, I64),
+            budget: var(&mut b, I64),
+            gpr: std::array::from_fn(|_| var(&mut b, I64)),
+            xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
+            reads: ops::reads(plans.iter().map(|p| &p.ir)),
+            inherited: vec![None; region.blocks.len()],
+            b,
+            region,
+            plans,
+            clif,
+            places,
+            stub,
+            tail,
+            state,
+            calls: Vec::new(),
+            leave_to,
+            chain_to,
+            return_to,
+            block: 0,
+            vals: Vec::new(),
+            limits: Vec::new(),
+            low: [None; 16],
+            flags: Fl::Memory(None),
+            merged: Vec::new(),
+            executed: 0,
+            insn: None,
+            leave: None,
+            remainder: None,
+            predicate: None,
+            locked: None,
+            ended: false,
+        }
+    }
+
+    fn ctx(&self) -> Ctx {
+        self.region.ctx
+    }
+
+    fn code64(&self) -> bool {
+        self.ctx().mode() == Mode::M64
+    }
+
+    fn iconst(&mut self, v: u64) -> Value {
+        self.b.ins().iconst(I64, v as i64)
+    }
+
+    fn load_state(&mut self, t: Type, offset: usize) -> Value {
+        self.b.ins().load(t, self.places.state, self.state, offset as i32)
+    }
+
+    fn store_state(&mut self, v: Value, offset: usize) {
+        self.b.ins().store(self.places.state, v, self.state, offset as i32);
+    }
+
+    /// The function's beginning: goes to the entry asked for, with all registers loaded.
+    fn entries(&mut self) {
+        let first = self.b.current_block().expect("the function's first block");
+        let entry = self.b.block_params(first)[1];
+        let calls = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, calls) as i32);
+        self.b.def_var(self.calls_at, calls);
+        let budget = self.load_state(I64, offset_of!(State, budget));
+        self.b.def_var(self.budget, budget);
+        let entries = self.region.entries.len();
+        let stubs: Vec<ClifBlock> = (0..entries).map(|_| self.b.create_block()).collect();
+        if let [only] = stubs[..] {
+            self.b.ins().jump(only, &[]);
+        } else {
+            let index = self.b.ins().load(I32, self.places.vm, entry, offset_of!(Entry, index) as i32);
+            let calls: Vec<_> = stubs.iter().map(|s| self.b.func.dfg.block_call(*s, &[])).collect();
+            let table = self.b.create_jump_table(JumpTableData::new(calls[0], &calls));
+            self.b.ins().br_table(index, table);
+        }
+        for (n, stub) in stubs.iter().enumerate() {
+            self.b.switch_to_block(*stub);
+            self.b.seal_block(*stub);
+            let rip = self.load_state(I64, offset_of!(State, rip));
+            let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
+            self.b.def_var(self.base, base);
+            self.reload();
+            let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
+            self.b.ins().jump(self.clif[target], &[]);
+        }
+    }
+
+    /// Takes all registers that the region reads from memory.
+    fn reload(&mut self) {
+        for r in 0..16 {
+            if self.reads.0 >> r & 1 != 0 {
+                let v = self.load_state(I64, offset_of!(State, gpr) + 8 * r);
+                self.b.def_var(self.gpr[r], v);
+            }
+            if self.reads.1 >> r & 1 != 0 {
+                let v = self.load_state(vec::X, offset_of!(State, xmm) + 16 * r);
+                self.b.def_var(self.xmm[r], v);
+            }
+        }
+        self.low = [None; 16];
+    }
+
+    fn one_block(&mut self, n: usize) {
+        self.block = n;
+        self.b.switch_to_block(self.clif[n]);
+        let start = self.inherited[n].take().unwrap_or(Inherited { flags: Fl::Memory(self.plans[n].kind), executed: 0, low: [None; 16] });
+        (self.flags, self.executed, self.low) = (start.flags, start.executed, start.low);
+        self.vals.clear();
+        self.limits.clear();
+        self.ended = false;
+        let ops = std::mem::take(&mut self.plans[n].ir.ops);
+        let mut at = 0;
+        while at < ops.len() && !self.ended {
+            at = self.op(&ops, at);
+        }
+        self.end_insn();
+        if !self.ended {
+            self.end_of_block();
+        }
+    }
+
+    /// The lowered value of an IR value.
+    fn val(&self, v: Val) -> Lv {
+        self.vals.get(v.0 as usize).copied().unwrap_or(Lv::None)
+    }
+
+    fn push(&mut self, v: Lv) {
+        self.vals.push(v);
+        self.limits.push(u64::MAX);
+    }
+
+    fn jump(&mut self, to: ClifBlock, args: &[Value]) {
+        let args: Vec<BlockArg> = args.iter().map(|v| (*v).into()).collect();
+        self.b.ins().jump(to, &args);
+    }
+
+    /// Calls a helper: `stub` is the offset of its address in [`Stubs`].
+    fn call_stub(&mut self, stub: usize, args: [Value; 3]) {
+        let vm = self.load_state(I64, offset_of!(State, engine));
+        let target = self.b.ins().load(I64, self.places.vm, vm, (offset_of!(Vm, stubs) + stub) as i32);
+        self.b.ins().call_indirect(self.stub, target, &[self.state, args[0], args[1], args[2]]);
+    }
+}

@@ -1,0 +1,371 @@
+//! What is compiled together: the reachable blocks of one guest page from given entries.
+
+use crate::vm::CallSite;
+use egret_isa::decode::{self, Decoded};
+use egret_isa::insn::{Ctx, Insn, Mode, Operand};
+use egret_isa::ops::Width;
+use egret_isa::sem;
+use iced_x86::Mnemonic as M;
+use rustc_hash::FxHashMap;
+
+/// Bytes in a page.
+pub const PAGE: usize = 4096;
+/// Most instructions in a region.
+pub const MAX_INSNS: usize = 500;
+/// Most blocks in a region.
+pub const MAX_BLOCKS: usize = 64;
+
+/// What to compile.
+pub struct Request {
+    /// Physical address of the page.
+    pub page: u64,
+    /// Context.
+    pub ctx: Ctx,
+    /// The instruction pointer that goes with the page's first byte, when code may depend on it: 16-bit code wraps around.
+    pub base: Option<u64>,
+    /// The page's contents.
+    pub bytes: Box<[u8; PAGE]>,
+    /// Offsets to enter at, the hottest first.
+    pub entries: Vec<u16>,
+    /// Offsets of blocks that have run: what was never reached is not compiled.
+    pub known: Vec<u16>,
+}
+
+/// Where control goes from the end of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Block number `.0` of the region.
+    Block(usize),
+    /// An offset in this page or (wrapping) beyond, relative to the page's first byte, outside the region.
+    Out(i64),
+}
+
+/// How a block ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It runs into the next instruction.
+    Fall(Target),
+    /// Its last instruction is a direct near branch: where to when taken, and when not (unless it is unconditional).
+    Branch(Target, Option<Target>),
+    /// The last instruction decides.
+    Dynamic,
+}
+
+/// A straight run of instructions.
+pub struct Block {
+    /// Offset in the page.
+    pub start: u16,
+    /// Instructions with their offsets.
+    pub insns: Vec<(u16, Insn)>,
+    /// What follows.
+    pub end: End,
+    /// Blocks of the region that lead here, region entries not counted.
+    pub preds: usize,
+    /// Which entry of the region this is.
+    pub entry: Option<usize>,
+}
+
+impl Block {
+    /// The blocks that may follow.
+    pub fn successors(&self) -> impl Iterator<Item = usize> + use<> {
+        let (a, b) = match self.end {
+            End::Fall(t) => (Some(t), None),
+            End::Branch(t, f) => (Some(t), f),
+            End::Dynamic => (None, None),
+        };
+        [a, b].into_iter().flatten().filter_map(|t| match t {
+            Target::Block(n) => Some(n),
+            Target::Out(_) => None,
+        })
+    }
+
+    /// The offset after the last instruction.
+    #[must_use]
+    pub fn end_offset(&self) -> i64 {
+        self.insns.last().map_or(i64::from(self.start), |(at, i)| i64::from(*at) + i64::from(i.len))
+    }
+}
+
+/// The blocks of a region in reverse postorder.
+pub struct Region {
+    /// Context.
+    pub ctx: Ctx,
+    /// See [`Request::base`].
+    pub base: Option<u64>,
+    /// The blocks.
+    pub blocks: Vec<Block>,
+    /// Offset of each entry.
+    pub entries: Vec<u16>,
+}
+
+/// Which bytes of a page instructions were made from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub [u64; PAGE / 64]);
+
+impl Default for Bytes {
+    fn default() -> Self {
+        Bytes([0; PAGE / 64])
+    }
+}
+
+impl Bytes {
+    /// Adds a range; what is beyond the page is left out.
+    pub fn add(&mut self, from: usize, len: usize) {
+        for at in from..(from + len).min(PAGE) {
+            self.0[at / 64] |= 1 << (at % 64);
+        }
+    }
+
+    /// Whether any byte of a range is in.
+    #[must_use]
+    pub fn any(&self, from: usize, len: usize) -> bool {
+        (from..from.saturating_add(len).min(PAGE)).any(|at| self.0[at / 64] >> (at % 64) & 1 != 0)
+    }
+
+    /// The bytes, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..PAGE).filter(|at| self.0[at / 64] >> (at % 64) & 1 != 0)
+    }
+}
+
+struct Finder<'a> {
+    request: &'a Request,
+    insns: FxHashMap<u16, Option<Insn>>,
+    known: [bool; PAGE],
+}
+
+impl Finder<'_> {
+    /// The instruction at an offset; `None` when it crosses into the next page.
+    fn insn(&mut self, at: u16) -> Option<Insn> {
+        if let Some(known) = self.insns.get(&at) {
+            return *known;
+        }
+        let from = usize::from(at);
+        let bytes = &self.request.bytes[from..PAGE.min(from + decode::MAX_LEN)];
+        let insn = match decode::decode(bytes, self.request.ctx, decode::DEFAULT_OPTIONS) {
+            Decoded::Insn(i) => Some(i),
+            Decoded::NeedMore | Decoded::TooLong => None,
+        };
+        self.insns.insert(at, insn);
+        insn
+    }
+
+    /// The offset that a direct near branch at `at` goes to, relative to the page; `None` when that is only known at run time.
+    fn target(&self, at: u16, i: &Insn) -> Option<i64> {
+        let next = i64::from(at) + i64::from(i.len);
+        let to = next.wrapping_add(i.imm as i64);
+        let mode = self.request.ctx.mode();
+        match self.request.base {
+            None if mode == Mode::M64 && i.opsize == Width::Q => Some(to),
+            None if mode == Mode::M32 && i.opsize == Width::D => Some(i64::from(to as i32)),
+            None => None,
+            Some(base) => Some((base.wrapping_add(to as u64) & i.opsize.mask()).wrapping_sub(base) as i64),
+        }
+    }
+
+    /// The offsets control may go to after the instruction, when it is a direct near branch.
+    fn branch(&self, at: u16, i: &Insn) -> Option<(i64, Option<i64>)> {
+        if i.ops[0] != Operand::Rel || sem::lookup::<egret_isa::ir::Recorder>(i).is_none() {
+            return None;
+        }
+        let next = i64::from(at) + i64::from(i.len);
+        let always = matches!(i.mnemonic, M::Jmp | M::Call);
+        self.target(at, i).map(|to| (to, (!always).then_some(next)))
+    }
+
+    fn wanted(&self, offset: i64) -> Option<u16> {
+        usize::try_from(offset).ok().filter(|at| self.known.get(*at) == Some(&true)).map(|at| at as u16)
+    }
+
+    /// All places where blocks begin, reachable from the entries.
+    fn leaders(&mut self) -> Vec<u16> {
+        let mut found: Vec<u16> = Vec::new();
+        let mut todo: std::collections::VecDeque<u16> = self.request.entries.iter().copied().collect();
+        let mut count = 0;
+        let mut seen = FxHashMap::default();
+        while let Some(at) = todo.pop_front() {
+            if found.len() >= MAX_BLOCKS || count >= MAX_INSNS || self.insn(at).is_none() {
+                continue;
+            }
+            if seen.insert(at, ()).is_some() {
+                continue;
+            }
+            found.push(at);
+            let mut here = at;
+            while let Some(i) = self.insn(here) {
+                count += 1;
+                let next = i64::from(here) + i64::from(i.len);
+                if sem::ends_block(&i) {
+                    let (taken, not) = self.branch(here, &i).map_or((None, Some(next)), |(t, f)| (Some(t), f));
+                    // After a call its return comes back to the next instruction.
+                    let after = (i.mnemonic == M::Call).then_some(next);
+                    todo.extend([taken, not, after].into_iter().flatten().filter_map(|t| self.wanted(t)));
+                    break;
+                }
+                match u16::try_from(next) {
+                    Ok(n) if usize::from(n) < PAGE && !seen.contains_key(&n) && count < MAX_INSNS => here = n,
+                    _ => break,
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Region {
+    /// Finds the blocks that a request reaches. `None` when its first entry cannot be compiled.
+    #[must_use]
+    pub fn find(request: &Request) -> Option<Region> {
+        let mut known = [false; PAGE];
+        for at in request.known.iter().chain(&request.entries) {
+            *known.get_mut(usize::from(*at))? = true;
+        }
+        let mut finder = Finder { request, insns: FxHashMap::default(), known };
+        finder.insn(*request.entries.first()?)?;
+        let leaders = finder.leaders();
+        let number: FxHashMap<u16, usize> = leaders.iter().enumerate().map(|(n, at)| (*at, n)).collect();
+        let blocks: Vec<Block> = leaders.iter().map(|at| block(&mut finder, *at, &number)).collect();
+        let mut region = Region { ctx: request.ctx, base: request.base, blocks, entries: Vec::new() };
+        let returns = region.return_points();
+        let wanted = request.entries.iter().copied().chain(returns);
+        let mut entries: Vec<u16> = Vec::new();
+        for at in wanted {
+            if number.contains_key(&at) && !entries.contains(&at) {
+                entries.push(at);
+            }
+        }
+        for (n, at) in entries.iter().enumerate() {
+            region.blocks[number[at]].entry = Some(n);
+        }
+        region.entries = entries;
+        region.order();
+        Some(region)
+    }
+
+    /// Blocks after calls: returns enter there.
+    fn return_points(&self) -> Vec<u16> {
+        let calls = self.blocks.iter().filter(|b| b.insns.last().is_some_and(|(_, i)| i.mnemonic == M::Call));
+        let after = calls.map(Block::end_offset);
+        let mut points: Vec<u16> = after.filter_map(|at| u16::try_from(at).ok()).collect();
+        points.sort_unstable();
+        points
+    }
+
+    /// Puts the blocks into reverse postorder, drops those that no entry reaches, and counts predecessors.
+    fn order(&mut self) {
+        let mut state = vec![0u8; self.blocks.len()];
+        let mut post: Vec<usize> = Vec::new();
+        let mut roots: Vec<usize> = (0..self.blocks.len()).filter(|n| self.blocks[*n].entry.is_some()).collect();
+        roots.sort_by_key(|n| std::cmp::Reverse(self.blocks[*n].entry));
+        for root in roots {
+            let mut stack = vec![(root, false)];
+            while let Some((n, done)) = stack.pop() {
+                if done {
+                    post.push(n);
+                } else if state[n] == 0 {
+                    state[n] = 1;
+                    stack.push((n, true));
+                    stack.extend(self.blocks[n].successors().map(|s| (s, false)));
+                }
+            }
+        }
+        post.reverse();
+        let mut place = vec![usize::MAX; self.blocks.len()];
+        for (new, old) in post.iter().enumerate() {
+            place[*old] = new;
+        }
+        let mut old: Vec<Option<Block>> = std::mem::take(&mut self.blocks).into_iter().map(Some).collect();
+        self.blocks = post.iter().filter_map(|n| old[*n].take()).collect();
+        let renumber = |t: Target| match t {
+            Target::Block(n) => Target::Block(place[n]),
+            out => out,
+        };
+        for b in &mut self.blocks {
+            b.end = match b.end {
+                End::Fall(t) => End::Fall(renumber(t)),
+                End::Branch(t, f) => End::Branch(renumber(t), f.map(renumber)),
+                End::Dynamic => End::Dynamic,
+            };
+        }
+        for n in 0..self.blocks.len() {
+            let successors: Vec<usize> = self.blocks[n].successors().collect();
+            for s in successors {
+                self.blocks[s].preds += 1;
+            }
+        }
+    }
+
+    /// Instructions in all.
+    #[must_use]
+    pub fn insns(&self) -> usize {
+        self.blocks.iter().map(|b| b.insns.len()).sum()
+    }
+
+    /// The bytes it was made from.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        let mut bytes = Bytes::default();
+        for (at, i) in self.blocks.iter().flat_map(|b| &b.insns) {
+            bytes.add((*at).into(), i.len.into());
+        }
+        bytes
+    }
+}
+
+fn block(finder: &mut Finder<'_>, start: u16, number: &FxHashMap<u16, usize>) -> Block {
+    let mut insns = Vec::new();
+    let mut at = start;
+    let resolve = |t: i64| u16::try_from(t).ok().and_then(|t| number.get(&t)).map_or(Target::Out(t), |n| Target::Block(*n));
+    let end = loop {
+        let Some(i) = finder.insn(at) else { break End::Fall(Target::Out(at.into())) };
+        insns.push((at, i));
+        let next = i64::from(at) + i64::from(i.len);
+        if sem::ends_block(&i) {
+            break match finder.branch(at, &i) {
+                Some((taken, not)) => End::Branch(resolve(taken), not.map(resolve)),
+                None if continues(&i) => End::Fall(resolve(next)),
+                None => End::Dynamic,
+            };
+        }
+        match resolve(next) {
+            Target::Out(_) if insns.len() < MAX_INSNS && (next as usize) < PAGE => at = next as u16,
+            target => break End::Fall(target),
+        }
+    };
+    Block { start, insns, end, preds: 0, entry: None }
+}
+
+/// Instructions that end a block in the interpreter but mostly go on to the next instruction.
+fn continues(i: &Insn) -> bool {
+    use M::*;
+    let string = matches!(
+        i.mnemonic,
+        Movsb
+            | Movsw
+            | Movsd
+            | Movsq
+            | Stosb
+            | Stosw
+            | Stosd
+            | Stosq
+            | Lodsb
+            | Lodsw
+            | Lodsd
+            | Lodsq
+            | Scasb
+            | Scasw
+            | Scasd
+            | Scasq
+            | Cmpsb
+            | Cmpsw
+            | Cmpsd
+            | Cmpsq
+    );
+    string || matches!(i.mnemonic, In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Cli | Popf | Popfd | Popfq | Rdmsr | Swapgs)
+}
+
+/// The call sites of a region: one for every instruction that its code leaves to the CPU's functions.
+#[must_use]
+pub fn call_sites(insns: &[Insn]) -> Box<[CallSite]> {
+    insns.iter().map(|i| CallSite { run: egret_cpu::functions::handler(i), insn: *i }).collect()
+}

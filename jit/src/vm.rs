@@ -1,0 +1,128 @@
+//! What compiled code knows besides [`egret_cpu::State`]: helpers, link tables, and what it comes back with.
+
+use egret_cpu::functions::Function;
+use egret_cpu::{Cpu, Fault};
+use egret_isa::insn::Insn;
+
+/// Why compiled code came back. The guest state in [`egret_cpu::State`] is complete in every case.
+pub mod exit {
+    /// The instruction pointer is at the next instruction: find code for it. Also when the budget is used up, or when
+    /// an instruction asked for attention.
+    pub const NEXT: u64 = 1;
+    /// As [`NEXT`], for a jump whose target may be entered into the jump cache.
+    pub const LINK: u64 = 2;
+    /// The instruction at the instruction pointer must be interpreted; it has had no effect and is not counted.
+    pub const INTERPRET: u64 = 3;
+    /// The instruction at the instruction pointer raised [`super::Vm::fault`]; it is not counted yet.
+    pub const FAULT: u64 = 4;
+    /// The same for an instruction that is counted.
+    pub const FAULT_COUNTED: u64 = 5;
+}
+
+/// Entries of the jump cache.
+pub const JUMPS: usize = 4096;
+
+/// Where compiled code for a linear address is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Jump {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// TLB key and context, see [`Vm::key`]; 0 matches nothing.
+    pub key: u64,
+    /// Address of the region's function.
+    pub code: u64,
+    /// Address of the [`Entry`].
+    pub entry: u64,
+}
+
+impl Jump {
+    /// No code.
+    pub const EMPTY: Jump = Jump { rip: 0, key: 0, code: 0, entry: 0 };
+}
+
+/// A way into a region. Its address is the second argument of the region's function.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Which entry.
+    pub index: u64,
+    /// Address of the region's first [`CallSite`].
+    pub calls: u64,
+}
+
+/// An instruction that compiled code leaves to a function of the CPU.
+#[repr(C)]
+pub struct CallSite {
+    /// The function.
+    pub run: Function,
+    /// The instruction.
+    pub insn: Insn,
+}
+
+/// Addresses of the functions that compiled code calls, all `preserve_all`: they change no register.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Stubs {
+    /// [`crate::helpers::read`]
+    pub read: u64,
+    /// [`crate::helpers::write`]
+    pub write: u64,
+    /// [`crate::helpers::modify`]
+    pub modify: u64,
+    /// [`crate::helpers::call`]
+    pub call: u64,
+    /// [`crate::helpers::cond`]
+    pub cond: u64,
+    /// [`crate::helpers::merge_flags`]
+    pub merge_flags: u64,
+    /// [`crate::helpers::divide`]
+    pub divide: u64,
+}
+
+/// The engine's data in a layout that compiled code knows. One per engine, boxed: it never moves.
+#[repr(C, align(64))]
+pub struct Vm {
+    /// The CPU that runs, while it runs.
+    pub cpu: *mut Cpu,
+    /// See [`Stubs`].
+    pub stubs: Stubs,
+    /// Operands of a division: high, low, divisor; see [`crate::helpers::divide`].
+    pub divide: [u64; 3],
+    /// What stands in for the host address of an access that crosses pages.
+    pub bounce: [u64; 4],
+    /// Where to go on for instruction pointers, a direct-mapped table: see [`jump_index`].
+    pub jumps: [Jump; JUMPS],
+    /// The fault of an exit that has one.
+    pub fault: Option<Fault>,
+    /// [`Cpu::flushes`] when the jump cache was last cleared.
+    pub flushes: u64,
+}
+
+impl Default for Vm {
+    fn default() -> Vm {
+        Vm {
+            cpu: std::ptr::null_mut(),
+            stubs: Stubs::default(),
+            divide: [0; 3],
+            bounce: [0; 4],
+            jumps: [Jump::EMPTY; JUMPS],
+            fault: None,
+            flushes: 0,
+        }
+    }
+}
+
+impl Vm {
+    /// What a jump cache entry is valid for.
+    #[must_use]
+    pub fn key(cpu: &Cpu) -> u64 {
+        cpu.state.tlb_key | u64::from(cpu.state.ctx.0) << 16
+    }
+}
+
+/// The jump cache's index of an instruction pointer. Compiled code computes the same.
+#[must_use]
+pub fn jump_index(rip: u64) -> usize {
+    ((rip ^ rip >> 12) & (JUMPS as u64 - 1)) as usize
+}
