@@ -281,11 +281,15 @@ fn register(r: Register) -> Operand {
 
 /// The width an instruction works at: that of its first operand with a width, else the operand size.
 fn main_width(insn: &Instruction, out: &Insn) -> Width {
+    // OUTS names the port register, DX, first.
+    if let Some(w) = string_width(insn.code()) {
+        return w;
+    }
     match out.ops[0] {
         Operand::Reg(_, w) => w,
         Operand::High(_) => Width::B,
         Operand::Mem(bytes) => u8::try_from(bytes).ok().and_then(Width::from_bytes).unwrap_or(out.opsize),
-        _ => string_width(insn.code()).unwrap_or(out.opsize),
+        _ => out.opsize,
     }
 }
 
