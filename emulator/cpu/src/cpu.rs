@@ -107,6 +107,17 @@ pub struct Cpu {
     pub inhibit: crate::exceptions::Inhibit,
     /// What CPUID says.
     pub model: crate::functions::cpuid::Model,
+    /// For test benches: exceptions and software interrupts are caught here and end the run instead of being delivered.
+    pub intercept: Option<Intercept>,
+}
+
+/// What a test bench catches: see [`Cpu::intercept`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intercept {
+    /// Nothing yet.
+    Armed,
+    /// An event: the vector and the error code it would have been delivered with. RIP is the one it would have saved.
+    Caught(u8, Option<u32>),
 }
 
 impl Cpu {
@@ -144,6 +155,7 @@ impl Cpu {
             pending_debug: false,
             inhibit: crate::exceptions::Inhibit::default(),
             model: crate::functions::cpuid::Model::default(),
+            intercept: None,
         };
         cpu.reset();
         cpu

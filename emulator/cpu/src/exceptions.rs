@@ -2,6 +2,7 @@
 //! Delivery in protected mode is in `delivery.rs`.
 
 use crate::Cpu;
+use crate::cpu::Intercept;
 use crate::fault::{Fault, vector};
 use crate::segments::{Descriptor, is_canonical, is_null, kind};
 use crate::state::{SegReg, attention, rflags};
@@ -168,6 +169,9 @@ impl Cpu {
 
     /// Delivers one event, or says what came up.
     pub(crate) fn deliver(&mut self, event: &Event) -> Result<(), Fault> {
+        if self.intercept.is_some() {
+            return self.catch(event);
+        }
         let result = if self.real_mode() {
             self.attempt(|cpu| cpu.deliver_real(event))
         } else if self.long_mode() {
@@ -181,6 +185,18 @@ impl Cpu {
         self.state.attention &= !attention::HALTED;
         self.inhibit.no_trap = true;
         result.map_err(|fault| if event.source == Source::Software { fault } else { set_ext(fault) })
+    }
+
+    /// Keeps an event for [`Cpu::intercept`]. The gate of a software interrupt is checked: it decides between the interrupt and #GP.
+    #[cold]
+    fn catch(&mut self, event: &Event) -> Result<(), Fault> {
+        if event.source == Source::Software && !self.real_mode() {
+            self.idt_gate(event, if self.long_mode() { 16 } else { 8 })?;
+        }
+        self.intercept = Some(Intercept::Caught(event.vector, event.error));
+        self.state.attention = self.state.attention & !attention::HALTED | attention::YIELD;
+        self.inhibit.no_trap = true;
+        Ok(())
     }
 
     /// SDM Vol. 2, "INT n", REAL-ADDRESS-MODE.
