@@ -274,6 +274,12 @@ impl Uart16550 {
         if self.state.mcr.contains(Mcr::LOOP) { 0 } else { self.state.capacity().saturating_sub(self.state.received.len()) }
     }
 
+    /// Whether the guest has RTS asserted: with hardware flow control, the other side sends only then.
+    #[must_use]
+    pub fn request_to_send(&self) -> bool {
+        self.state.mcr.contains(Mcr::RTS)
+    }
+
     /// Receives as many of `bytes` as there is room for; returns their number.
     pub fn push_input(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(self.room());

@@ -151,9 +151,13 @@ impl Board {
         self.bus.deadline()
     }
 
-    /// Offers console input to the serial port; how many bytes it took.
+    /// Offers console input to the serial port; how many bytes it took. It takes none before the guest has asserted RTS: what
+    /// came earlier would be lost when the guest clears the FIFO.
     pub fn serial_input(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.uart.lock().push_input(bytes);
+        let taken = {
+            let mut uart = self.uart.lock();
+            if uart.request_to_send() { uart.push_input(bytes) } else { 0 }
+        };
         self.route();
         taken
     }
