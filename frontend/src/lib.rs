@@ -1,4 +1,25 @@
 //! Egret's command line, as a library so that tests can reach its parts.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod conform;
+pub mod console;
+pub mod guests;
+pub mod progress;
+pub mod run;
+pub mod up;
+
+use cli::{Cli, Command, RunArgs};
+use egret_hypervisor::exit::ExitCode;
+
+/// Runs a command line.
+#[must_use]
+pub fn main(cli: Cli) -> ExitCode {
+    match cli.command {
+        None => run::run(&RunArgs::default()),
+        Some(Command::Run(args)) => run::run(&args),
+        Some(Command::Guests(args)) => guests::guests(&args),
+        Some(Command::Up(args)) => up::up(&args),
+        Some(Command::Conform(args)) => conform::command::conform(&args, &conform::engine::make),
+    }
+}

@@ -143,7 +143,7 @@ impl VectorEngine for Obedient {
             Some(_) => regs.rflags ^= 1,
             None => {}
         }
-        Outcome::Ran(Box::new(Final { end: End::Stopped, regs, mem }))
+        Outcome::Ran(Box::new(Final { end: End::Stopped, regs, mem, unknown: Vec::new() }))
     }
 }
 

@@ -10,7 +10,7 @@ pub enum ExitCode {
     Failed = 1,
     /// Wrong usage or bad input.
     Usage = 2,
-    /// The guest took a triple fault and `--no-reboot` or the machine forbids going on.
+    /// The guest took a triple fault.
     TripleFault = 3,
     /// `--timeout` passed.
     Timeout = 4,
@@ -18,15 +18,13 @@ pub enum ExitCode {
     Internal = 5,
     /// The guest wrote a value other than 0 to the debug-exit port.
     DebugExit = 6,
-    /// The guest halted with interrupts off: nothing can wake it.
-    Halted = 7,
     /// Stopped by a signal (Ctrl-C, SIGTERM), or its output was closed.
     Interrupted = 130,
 }
 
 impl ExitCode {
     /// Every code with its meaning, in the words of `--help`.
-    pub const TABLE: [(ExitCode, &'static str); 9] = [
+    pub const TABLE: [(ExitCode, &'static str); 8] = [
         (ExitCode::Ok, "the guest powered off, or you quit with Ctrl-A X"),
         (ExitCode::Failed, "a check failed: vectors, lockstep, or a machine of `egret up`"),
         (ExitCode::Usage, "wrong usage, or a file that cannot be used"),
@@ -34,7 +32,6 @@ impl ExitCode {
         (ExitCode::Timeout, "--timeout passed"),
         (ExitCode::Internal, "internal error: please report it"),
         (ExitCode::DebugExit, "the guest wrote a value other than 0 to the debug-exit port F4h (0 there exits 0)"),
-        (ExitCode::Halted, "the guest halted for good (HLT with interrupts off)"),
         (ExitCode::Interrupted, "stopped by Ctrl-C or a signal, or standard output was closed"),
     ];
 
@@ -55,7 +52,6 @@ impl ExitCode {
             ExitCode::Timeout => "timeout",
             ExitCode::Internal => "internal error",
             ExitCode::DebugExit => "debug exit",
-            ExitCode::Halted => "halted",
             ExitCode::Interrupted => "interrupted",
         }
     }

@@ -46,6 +46,10 @@ pub fn differences(vector: &Vector, got: &Final) -> Vec<Diff> {
             });
         }
     }
+    if let (false, Some(name)) = (diffs.is_empty(), got.unknown.first()) {
+        diffs
+            .insert(0, Diff { what: "unknown".into(), want: "-".into(), got: format!("'{name}' is not implemented"), note: String::new() });
+    }
     diffs
 }
 
@@ -104,7 +108,6 @@ fn end_text(end: &End) -> String {
         }
         End::Shutdown => "a triple fault".into(),
         End::Runaway => "no end".into(),
-        End::Unknown(name) => format!("'{name}' is not implemented"),
     }
 }
 
@@ -124,7 +127,7 @@ mod tests {
         for (name, v) in set {
             regs.set(Reg::parse(name).unwrap().0, *v);
         }
-        let diffs = differences(&vector(want), &Final { end, regs, mem: mem.to_vec() });
+        let diffs = differences(&vector(want), &Final { end, regs, mem: mem.to_vec(), unknown: Vec::new() });
         let text: Vec<String> =
             diffs.iter().map(|d| format!("{}: want {} got {} {}", d.what, d.want, d.got, d.note).trim_end().to_owned()).collect();
         assert_eq!(text, expected, "{want}");

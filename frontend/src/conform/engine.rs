@@ -1,7 +1,11 @@
 //! What executes vectors.
 
+use super::flat::Bench;
 use super::regs::RegFile;
+use super::runner::EngineChoice;
 use super::vector::Vector;
+use egret_cpu::interp::Direct;
+use egret_cpu::ir_engine::Recorded;
 
 /// Something that runs vectors: one of the engines, over a memory of its own.
 pub trait VectorEngine {
@@ -27,6 +31,8 @@ pub struct Final {
     pub regs: RegFile,
     /// The bytes at the addresses of `vector.want.mem`, in its order; `None` where there is no memory.
     pub mem: Vec<Option<u8>>,
+    /// Instructions and registers that the engine met and does not have, by name.
+    pub unknown: Vec<String>,
 }
 
 /// Why a run ended.
@@ -47,6 +53,13 @@ pub enum End {
     Shutdown,
     /// It ran longer than any vector may.
     Runaway,
-    /// An instruction that the engine does not have, by name.
-    Unknown(String),
+}
+
+/// Makes the bench of an engine; an error is why it cannot run, the reason with which its vectors are skipped.
+pub fn make(choice: EngineChoice) -> Result<Box<dyn VectorEngine>, String> {
+    match choice {
+        EngineChoice::Interp => Ok(Box::new(Bench::<Direct>::new()?)),
+        EngineChoice::Ir => Ok(Box::new(Bench::<Recorded>::new()?)),
+        EngineChoice::Jit => Err("the JIT is not implemented".into()),
+    }
 }

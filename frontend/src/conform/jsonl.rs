@@ -248,6 +248,7 @@ fn build(line: &Line, place: Place) -> Result<Vector, String> {
         init,
         stop,
         want: want(&line.want)?,
+        delivers: false,
     };
     let rip = vector.initial().rip;
     if mode.bits() == 16 && rip > 0xffff {
@@ -259,12 +260,12 @@ fn build(line: &Line, place: Place) -> Result<Vector, String> {
 /// Real mode has no paging: regions become bytes.
 fn real_bytes(code: &[u8], at: u64, regions: &[Region]) -> Result<Vec<(u64, u8)>, String> {
     let mut bytes = Vec::new();
-    let data = regions.iter().map(|r| (r.at, r.data.as_slice())).chain([(at, code)]);
-    for (at, data) in data {
-        if at.checked_add(data.len() as u64).is_none_or(|end| end > 0x11_0000) {
+    let ranges = regions.iter().map(|r| (r.at, r.len, r.data.as_slice())).chain([(at, code.len() as u64, code)]);
+    for (at, len, data) in ranges {
+        if at.checked_add(len).is_none_or(|end| end > 0x11_0000) {
             return Err(format!("{at:#x} is out of reach in real mode"));
         }
-        bytes.extend(data.iter().enumerate().map(|(n, b)| (at + n as u64, *b)));
+        bytes.extend((at..at + len).zip(data.iter().copied().chain(std::iter::repeat(0))));
     }
     Ok(bytes)
 }

@@ -1,7 +1,9 @@
 //! `egret conform`: runs suites of instruction tests on the engines and keeps the score.
 
+pub mod command;
 pub mod compare;
 pub mod engine;
+pub mod flat;
 pub mod jsonl;
 pub mod masks;
 pub mod moo;

@@ -278,7 +278,7 @@ impl<'a> Reader<'a> {
             }
             want.regs.push(RegCheck { reg, value: value(changed.unwrap_or_else(|| get(reg))), mask: value(mask) });
         }
-        let frame = excp.or_else(|| self.implied_frame(&start, fina));
+        let frame = self.flags_frame(&start, fina, excp);
         want.mem = expected_memory(init, fina, frame, flags as u16);
         let mut ordered: Vec<(Reg, Value)> = start.iter().map(|(reg, v)| (*reg, value(*v))).collect();
         ordered.sort_unstable();
@@ -298,6 +298,7 @@ impl<'a> Reader<'a> {
             init: ordered,
             stop: if hlt { Stop::Hlt } else { Stop::Count(1) },
             want,
+            delivers: true,
         })
     }
 
@@ -311,15 +312,19 @@ impl<'a> Reader<'a> {
         by_opcode & self.chip.compare & self.register_mask(fina, Reg::Rflags)
     }
 
-    /// The address of a pushed FLAGS image in files without `EXCP`: three words were pushed and CS:IP left.
-    fn implied_frame(&self, start: &Named, fina: &State) -> Option<u64> {
-        if self.chip.hlt {
-            return None;
+    /// The address of the FLAGS image that an exception pushed. Files without `EXCP` are asked whether three words were pushed
+    /// and CS:IP left. The 286's suite rounds its addresses down to words.
+    fn flags_frame(&self, start: &Named, fina: &State, excp: Option<u64>) -> Option<u64> {
+        let (sp, ss) = (Reg::Gpr(4), Reg::Sel(2));
+        let before = start.get(&sp)? & 0xffff;
+        let after = fina.regs.get(&sp).copied().unwrap_or(before) & 0xffff;
+        let frame = (start.get(&ss)? << 4) + (after.wrapping_add(4) & 0xffff);
+        match excp {
+            Some(at) if frame.wrapping_sub(at) <= 1 => Some(frame),
+            Some(at) => Some(at),
+            None if self.chip.hlt => None,
+            None => (after == before.wrapping_sub(6) & 0xffff && fina.regs.contains_key(&Reg::Sel(1))).then_some(frame),
         }
-        let sp = start.get(&Reg::Gpr(4))?;
-        let pushed = fina.regs.get(&Reg::Gpr(4)) == Some(&(sp.wrapping_sub(6) & 0xffff));
-        let left = fina.regs.contains_key(&Reg::Sel(1));
-        (pushed && left).then_some((start.get(&Reg::Sel(2))? << 4) + (sp.wrapping_sub(2) & 0xffff))
     }
 }
 

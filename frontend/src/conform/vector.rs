@@ -206,6 +206,8 @@ pub struct Vector {
     pub stop: Stop,
     /// What is expected then.
     pub want: Want,
+    /// Exceptions go to the handlers in the vector's memory; else the first one ends it.
+    pub delivers: bool,
 }
 
 /// Stack page of vectors with paging: present, writable, `rsp` starts at its end.

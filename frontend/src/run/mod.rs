@@ -1,0 +1,137 @@
+//! `egret run`.
+
+pub mod image;
+pub mod output;
+pub mod session;
+mod words;
+
+use crate::cli::RunArgs;
+use crate::console::terminal::say;
+use crate::progress::Progress;
+use egret_cpu::{Engine, Interp};
+use egret_hypervisor::exit::ExitCode;
+use egret_hypervisor::options::{ClockKind, EngineKind, MachineOptions};
+use egret_machine::{ClockSource, Config, Image, Lockstep, Machine, MachineError, Stop, pc::Parts};
+use output::Output;
+use session::{Session, Stopper};
+use std::io::IsTerminal;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use words::Words;
+
+/// Power-on time under the clock by instructions, when every run must be the same: 1 January 2024, 00:00 UTC.
+const FIXED_START: i64 = 1_704_067_200;
+
+/// A machine that cannot be made: the exit code and one line that says why.
+struct Refused(ExitCode, String);
+
+impl Refused {
+    fn input(why: impl ToString) -> Refused {
+        Refused(ExitCode::Usage, why.to_string())
+    }
+}
+
+impl From<MachineError> for Refused {
+    fn from(e: MachineError) -> Refused {
+        let code = if matches!(e, MachineError::Map(_)) { ExitCode::Internal } else { ExitCode::Usage };
+        Refused(code, e.to_string())
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &RunArgs) -> ExitCode {
+    match start(args) {
+        Ok(code) => code,
+        Err(Refused(code, why)) => {
+            say(&why);
+            code
+        }
+    }
+}
+
+/// The engine of a name.
+fn engine(kind: EngineKind) -> Result<Box<dyn Engine>, Refused> {
+    let jit = || -> Result<Box<dyn Engine>, Refused> { Err(Refused::input("this build has no JIT yet: use --engine interp")) };
+    match kind {
+        EngineKind::Interp => Ok(Box::new(Interp::default())),
+        EngineKind::Jit => jit(),
+        EngineKind::Lockstep => Ok(Box::new(Lockstep::new(jit()?))),
+    }
+}
+
+fn start(args: &RunArgs) -> Result<ExitCode, Refused> {
+    let options = args.options();
+    // First of all: a mistyped kernel must not cost the files of the last run.
+    let image = image::open(&options).map_err(Refused::input)?;
+    let mut words = Words::open(options.log.as_deref()).map_err(Refused::input)?;
+    let serial = options.serial.clone().unwrap_or_default();
+    let stopper = Stopper::new();
+    let output = Output::open(&serial, &stopper).map_err(|e| Refused::input(format!("--serial: {e}")))?;
+    let mut machine = build(&options, image, &output)?;
+    stopper.attach(machine.control());
+    let session = Session::start(&stopper, &serial, options.timeout, args.stop_on_eof)
+        .map_err(|e| Refused(ExitCode::Internal, format!("the console cannot be set up: {e}")))?;
+    let began = Instant::now();
+    let ended = go(&mut machine, options.no_reboot);
+    output.finish();
+    drop(session);
+    let seconds = began.elapsed().as_secs_f64();
+    let code = match ended {
+        Ok(Stop::PowerOff | Stop::Reset | Stop::DebugExit(0)) => ExitCode::Ok,
+        Ok(Stop::DebugExit(value)) => {
+            words.say(&format!("the guest wrote {value:#x} to the debug-exit port"));
+            ExitCode::DebugExit
+        }
+        Ok(Stop::TripleFault) => {
+            words.say(&format!("triple fault at {}", words::place(&machine)));
+            ExitCode::TripleFault
+        }
+        Ok(Stop::Diverged(report)) => {
+            words.say(&format!("the engines differ\n{report}"));
+            ExitCode::Failed
+        }
+        Ok(Stop::Timeout) => ExitCode::Timeout,
+        Ok(Stop::Stopped) => stopper.cause().code(),
+        Err(Refused(code, why)) => {
+            words.say(&why);
+            code
+        }
+    };
+    if code == ExitCode::Timeout {
+        words.say(&format!("timeout after {seconds:.1} seconds"));
+    }
+    words.report(&machine, options.stats, code, seconds);
+    Ok(code)
+}
+
+/// Runs the machine, through resets, to its end.
+fn go(machine: &mut Machine, no_reboot: bool) -> Result<Stop, Refused> {
+    loop {
+        match machine.run(None) {
+            Stop::Reset if !no_reboot => {
+                machine.reset()?;
+            }
+            stop => return Ok(stop),
+        }
+    }
+}
+
+fn build(options: &MachineOptions, image: Image, output: &Output) -> Result<Machine, Refused> {
+    let kernel_name = image.kernel_name.clone();
+    let memory = options.memory.unwrap_or(MachineOptions::DEFAULT_MEMORY);
+    let (clock, start_time) = match options.clock {
+        Some(ClockKind::Instructions) => (ClockSource::Instructions, FIXED_START),
+        Some(ClockKind::Host) | None => {
+            (ClockSource::Host, SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX)))
+        }
+    };
+    let parts = Parts { serial: output.sink(), start_time, clock, memory };
+    let engine = engine(options.engine.unwrap_or(EngineKind::Interp))?;
+    let config = Config { memory, parts, image, engine };
+    let mut bar = None;
+    let mut progress = |p: egret_machine::boot::Progress| {
+        bar.get_or_insert_with(|| Progress::bytes(&format!("unpacking {kernel_name}"))).set(p.done, p.total);
+    };
+    let watched = std::io::stderr().is_terminal();
+    let (machine, _) = Machine::new(config, if watched { Some(&mut progress) } else { None })?;
+    Ok(machine)
+}

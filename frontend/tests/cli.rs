@@ -1,0 +1,197 @@
+//! The `egret` command from outside: words, streams, exit codes.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn egret(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egret"));
+    command.args(args).stdin(Stdio::null()).env("EGRET_DATA_DIR", env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Said {
+    fn from(o: Output) -> Said {
+        let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
+        Said { code: o.status.code(), out: text(o.stdout), err: text(o.stderr) }
+    }
+}
+
+fn said(args: &[&str]) -> Said {
+    egret(args).output().unwrap().into()
+}
+
+/// Runs with `input` on standard input.
+fn fed(args: &[&str], input: &str) -> Said {
+    let mut child = egret(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn bad_input_is_one_line_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let missing = dir.path().join("missing").to_str().unwrap().to_owned();
+    let (junk, empty) = (file("junk.bin", "junk, not a kernel"), file("empty.bin", ""));
+    let (bad_key, twice) = (file("key.toml", "[[machine]]\nname = \"a\"\nkernal = \"x\"\n"), file("x.toml", "name = 1"));
+    let (moo, json, folder) = (file("bad.MOO", "MOO"), file("bad.jsonl", "{}\n"), dir.path().to_str().unwrap());
+    for (args, want) in [
+        (&["run", "--kernel", &missing][..], &[&*missing][..]),
+        (&["run", "--kernel", folder], &[folder]),
+        (&["run", "--kernel", &junk], &[&junk, "not a kernel"]),
+        (&["run", "--kernel", &empty], &[&empty, "empty"]),
+        (&["run", "--kernel", &junk, "--initrd", &missing], &[&missing]),
+        (&["run", "--memory", "64K"], &["memory"]),
+        (&["run", "nosuch"], &["no guest 'nosuch'"]),
+        (&["run", "debian"], &["not installed", "egret guests get debian"]),
+        (&["run", "--serial", &format!("file:{missing}/x")], &["--serial", "missing"]),
+        (&["run", "--log", &format!("{missing}/x")], &["missing"]),
+        (&["guests", "get", "nosuch"], &["no guest 'nosuch'"]),
+        (&["up", &missing], &[&missing]),
+        (&["up", &bad_key], &["key.toml:3: unknown key 'kernal'"]),
+        (&["up", &twice], &["x.toml:1: unknown key 'name'"]),
+        (&["conform", &missing], &[&missing]),
+        (&["conform", &junk], &["not a vector file"]),
+        (&["conform", &moo], &["bad.MOO at byte 0: a chunk's id needs 4 bytes, 3 are left"]),
+        (&["conform", &json], &["bad.jsonl at byte 1: missing field `name`"]),
+    ] {
+        let Said { code, out: _, err } = said(args);
+        assert_eq!(code, Some(2), "{args:?}: {err}");
+        assert!(want.iter().all(|w| err.contains(w)), "{args:?}: {err}");
+        assert!(err.starts_with("egret: ") && err.lines().count() == 1, "{args:?}: {err}");
+        assert!(!err.contains("stub"), "{err}");
+    }
+}
+
+#[test]
+fn bad_usage_is_exit_code_2_with_a_hint() {
+    for (args, want) in [
+        (&["run", "--memory", "512"][..], "512M for mebibytes"),
+        (&["run", "--engine", "warp"], "interp, jit, lockstep"),
+        (&["run", "a", "b"], "unexpected argument"),
+        (&["fly"], "unrecognized subcommand 'fly'"),
+        (&["conform"], "<PATH>"),
+        (&["guests"], "list"),
+    ] {
+        let Said { code, out, err } = said(args);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {err}");
+        assert!(err.contains(want), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn help_documents_exit_codes_and_gives_examples() {
+    for (args, wants) in [
+        (&["--help"][..], &["Exit codes:", "3  the guest took a triple fault", "Examples:"][..]),
+        (&["run", "--help"], &["Ctrl-A X", "Examples:", "--no-reboot", "[possible values: interp, jit, lockstep]"]),
+        (&["up", "--help"], &["[[machine]]", "Ctrl-C"]),
+        (&["conform", "--help"], &["MOO", "Exit code"]),
+        (&["guests", "get", "--help"], &["--mirror"]),
+    ] {
+        let Said { code, out, err } = said(args);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{args:?}");
+        assert!(wants.iter().all(|w| out.contains(w)), "{args:?}: {out}");
+    }
+    assert!(said(&["--version"]).out.starts_with("egret 0."));
+}
+
+#[test]
+fn guests_are_listed() {
+    let Said { code, out, .. } = said(&["guests", "list"]);
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("os ") && out.contains("\ndebian  not fetched  "), "{out}");
+}
+
+#[test]
+fn the_embedded_guest_runs_a_command_from_a_pipe_and_powers_off() {
+    for args in [&[][..], &["run", "os", "--engine", "interp", "--timeout", "120"]] {
+        let Said { code, out, err } = fed(args, "prime\noff\n");
+        assert_eq!(code, Some(0), "{out}\n{err}");
+        assert!(out.contains(egret_guests::os::PROMPT) && out.contains(egret_guests::os::EXPECT_PRIME), "{out}");
+        assert_eq!(err, "", "nothing to say");
+    }
+}
+
+#[test]
+fn a_timeout_ends_with_4_and_says_so_on_stderr() {
+    let begin = Instant::now();
+    let Said { code, out, err } = said(&["run", "--timeout", "1"]);
+    assert_eq!(code, Some(4), "{err}");
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    assert!(out.contains(egret_guests::os::PROMPT) && err.contains("egret: timeout after 1."), "{out}{err}");
+}
+
+#[test]
+fn serial_to_a_file_and_statistics_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let (serial, log) = (dir.path().join("serial.txt"), dir.path().join("log.txt"));
+    let serial_arg = format!("file:{}", serial.display());
+    let Said { code, out, err } = said(&["run", "--timeout", "1", "--serial", &serial_arg, "--stats=json"]);
+    assert_eq!((code, out.as_str()), (Some(4), ""), "{err}");
+    assert!(std::fs::read_to_string(&serial).unwrap().contains(egret_guests::os::PROMPT));
+    let json: serde_json::Value = serde_json::from_str(err.lines().find(|l| l.starts_with('{')).unwrap()).unwrap();
+    assert_eq!((&json["end"], &json["exit_code"]), (&"timeout".into(), &4.into()));
+    assert!(json["instructions"].as_u64().unwrap() > 1000, "{json}");
+
+    let log_arg = log.to_str().unwrap();
+    let Said { code, out, err } = said(&["run", "--timeout", "1", "--serial", "none", "--log", log_arg]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(4), "", ""));
+    assert!(std::fs::read_to_string(&log).unwrap().contains("timeout after 1."));
+}
+
+#[test]
+fn the_end_of_input_stops_a_supervised_machine() {
+    let Said { code, .. } = said(&["run", "--stop-on-eof"]);
+    assert_eq!(code, Some(130));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_output_ends_the_machine() {
+    let mut child = egret(&["run"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = Said::from(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(130), "{}", said.err);
+}
+
+fn fleet(dir: &Path, text: &str) -> String {
+    let path = dir.join("fleet.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn several_machines_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = fleet(
+        dir.path(),
+        "[[machine]]\nname = \"one\"\ntimeout = 2\n[[machine]]\nname = \"two\"\nguest = \"os\"\nmemory = \"64M\"\ntimeout = 1\n\
+         [[machine]]\nname = \"broken\"\nkernel = \"no-such-kernel\"\n",
+    );
+    let Said { code, out, err } = said(&["up", &file]);
+    assert_eq!(code, Some(1), "{err}");
+    for name in ["one   ", "two   "] {
+        assert!(out.lines().any(|l| l.starts_with(name) && l.contains(egret_guests::os::PROMPT)), "{out}");
+        assert!(err.lines().any(|l| l.starts_with(name) && l.contains("timeout")), "{err}");
+    }
+    assert!(err.contains("broken | egret: ") && err.contains("no-such-kernel"), "{err}");
+    let row = |name: &str| err.lines().find(|l| l.starts_with(name) && l.ends_with('t')).unwrap_or_default().to_owned();
+    assert!(row("broken").contains("   2  ") && row("broken").contains("bad options or input"), "{err}");
+}
