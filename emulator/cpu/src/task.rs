@@ -195,7 +195,7 @@ impl Cpu {
         self.ldtr = SegReg::null(image.ldt);
         let vm = l.size == 4 && image.eflags & rflags::VM != 0;
         self.cpl = if vm { 3 } else { rpl(image.seg[Seg::Cs as usize]) };
-        self.set_rflags(image.eflags & 0x003f_7fd5 | nest);
+        self.set_rflags(self.without_idle_rf(image.eflags & 0x003f_7fd5 | nest));
         self.update_context();
         self.update_step_attention();
         if let Some(cr3) = image.cr3.filter(|_| self.cr0 & cr0::PG != 0) {

@@ -157,3 +157,105 @@ fn nmi_is_blocked_until_iret() {
     assert_eq!(b.run(), "#2");
     assert!(b.world.borrow().nmi, "the second NMI is still pending");
 }
+
+/// A 16-byte gate in the GDT or IDT.
+fn long_gate(b: &mut Bench, at: u64, selector: u16, offset: u64, attr: u8) {
+    b.put(at, 8, gate(selector, offset, attr, 0));
+    b.put(at + 8, 8, offset >> 32);
+}
+
+#[test]
+fn call_gates_lead_to_64_bit_code() {
+    for start in [Start::U64, Start::C32] {
+        let mut b = Bench::new(start);
+        long_gate(&mut b, GDT + u64::from(sel::GATE3 & !7), sel::CODE64, CODE + 0x100, 0xec);
+        b.bytes(CODE + 0x100, &[0xf4]);
+        // CALL FAR [DATA]: the offset in memory does not matter.
+        b.put(DATA + 4, 2, sel::GATE3.into());
+        b.asm(|a| {
+            ok(a.mov(eax, DATA as u32));
+            ok(a.db(&[0xff, 0x18]));
+        });
+        assert_eq!(b.run(), "hlt", "{start:?}");
+        let words: Vec<u64> = (0..4).map(|n| b.frame(n)).collect();
+        let from = if start == Start::U64 { sel::UCODE64 } else { sel::UCODE32 };
+        assert_eq!(words, [CODE + 7, from.into(), STACK, sel::UDATA.into()]);
+        assert_eq!((b.cpu.gpr(4), b.cpu.cpl, b.cpu.state.seg[2].selector), (INNER_STACK - 32, 0, 0));
+    }
+    // A gate to 32-bit code, and one whose upper half is no gate's.
+    let mut b = Bench::new(Start::U64);
+    long_gate(&mut b, GDT + u64::from(sel::GATE3 & !7), sel::CODE32, CODE, 0xec);
+    b.put(DATA + 4, 2, sel::GATE3.into());
+    b.bytes(CODE, &[0xb8, 0, 0, 4, 0, 0xff, 0x18]);
+    assert_eq!(b.run(), "#13(0x18)");
+    let mut b = Bench::new(Start::U64);
+    long_gate(&mut b, GDT + u64::from(sel::GATE3 & !7), sel::CODE64, CODE, 0xec);
+    b.put(GDT + u64::from(sel::GATE3 & !7) + 12, 4, 1 << 8);
+    b.put(DATA + 4, 2, sel::GATE3.into());
+    b.bytes(CODE, &[0xb8, 0, 0, 4, 0, 0xff, 0x18]);
+    assert_eq!(b.run(), "#13(0xa0)");
+}
+
+#[test]
+fn iretq_to_compatibility_mode_and_back() {
+    let mut b = Bench::new(Start::L64);
+    b.asm_at(CODE + 0x200, 32, |a| {
+        ok(a.mov(eax, 0x1111_1111));
+        ok(a.int(0x80));
+    });
+    b.asm(|a| {
+        ok(a.mov(rax, u64::MAX));
+        for v in [u32::from(sel::UDATA), 0x7000, 0x202, u32::from(sel::UCODE32), CODE as u32 + 0x200] {
+            ok(a.push(v as i32));
+        }
+        ok(a.iretq());
+    });
+    assert_eq!(b.run(), "#128");
+    let words: Vec<u64> = (0..5).map(|n| b.frame(n)).collect();
+    assert_eq!(words, [CODE + 0x207, sel::UCODE32.into(), 0x202, 0x7000, sel::UDATA.into()]);
+    assert_eq!(b.cpu.gpr(0), 0x1111_1111);
+}
+
+#[test]
+fn iretq_checks() {
+    let iretq = |values: [u64; 5], flags: u64| {
+        let mut b = Bench::new(Start::L64);
+        b.cpu.set_rflags(flags | 2);
+        b.asm(|a| {
+            for v in values {
+                ok(a.mov(rax, v));
+                ok(a.push(rax));
+            }
+            ok(a.iretq());
+        });
+        b.bytes(CODE + 0x200, &[0xf4]);
+        let stop = b.run();
+        if stop != "hlt" { stop } else { format!("hlt {:x}", b.cpu.state.seg[2].selector) }
+    };
+    let rip = CODE + 0x200;
+    let rows = [
+        ([sel::DATA.into(), STACK, 2, sel::CODE64.into(), rip], 0, "hlt 10"),
+        // SS may be null for 64-bit code below CPL 3.
+        ([0, STACK, 2, sel::CODE64.into(), rip], 0, "hlt 0"),
+        ([3, STACK, 2, sel::CODE64.into(), rip], 0, "#13(0x0)"),
+        ([0, STACK, 2, sel::CODE32.into(), rip], 0, "#13(0x0)"),
+        ([3, STACK, 2, sel::UCODE64.into(), rip], 0, "#13(0x0)"),
+        ([sel::DATA.into(), STACK, 2, sel::CODE64.into(), 1 << 47], 0, "#13(0x0)"),
+        ([sel::DATA.into(), STACK, 2, 0, rip], 0, "#13(0x0)"),
+        ([sel::UDATA.into(), STACK, 2, sel::CODE64.into(), rip], 0, "#13(0x28)"),
+        ([sel::DATA.into(), STACK, 2, sel::CODE64.into(), rip], rflags::NT, "#13(0x0)"),
+    ];
+    for (values, flags, expected) in rows {
+        assert_eq!(iretq(values, flags), expected, "{values:x?}");
+    }
+}
+
+#[test]
+fn no_task_switches_in_long_mode() {
+    for selector in [sel::TSS2, sel::TASK_GATE] {
+        let mut b = Bench::new(Start::L64);
+        b.put(DATA + 4, 2, selector.into());
+        b.bytes(CODE, &[0xb8, 0, 0, 4, 0, 0xff, 0x28]);
+        assert_eq!(b.run(), format!("#13({:#x})", selector & !3));
+    }
+}

@@ -127,11 +127,13 @@ impl Cpu {
                 mask |= rflags::VIF | rflags::VIP;
             }
         }
-        let mut flags = self.rflags() & !mask | f.flags & mask;
-        if self.dr[7] & 0xff == 0 {
-            // With no breakpoint armed nothing can tell whether RF was set for the one instruction it lasts.
-            flags &= !rflags::RF;
-        }
-        self.set_rflags(flags);
+        let flags = self.rflags() & !mask | f.flags & mask;
+        self.set_rflags(self.without_idle_rf(flags));
+    }
+
+    /// RFLAGS to be loaded. With no breakpoint armed nothing can tell whether RF was set for the one instruction it lasts,
+    /// so it is left out, and instructions need not clear it.
+    pub(crate) fn without_idle_rf(&self, flags: u64) -> u64 {
+        if self.dr[7] & 0xff == 0 { flags & !rflags::RF } else { flags }
     }
 }
