@@ -52,6 +52,10 @@ impl Default for Options {
 
 /// Segments that code memory is evicted by.
 const SEGMENTS: usize = 4;
+/// Pages with changing code that are remembered.
+const MAX_RESTLESS: usize = 1 << 16;
+/// Kills of a page's code before it has to get hotter.
+const PATIENCE: u32 = 3;
 /// Most entries that are taken over from an older region of the same code.
 const MAX_ENTRIES: usize = 24;
 
@@ -100,7 +104,9 @@ pub struct JitEngine {
     queue: Option<Queue>,
     compiler: Option<Compiler>,
     pending: FxHashSet<Key>,
-    refused: FxHashMap<Key, u32>,
+    refused: FxHashSet<Key>,
+    /// How often regions of a page were killed by writes: code that keeps changing has to get hotter each time.
+    restless: FxHashMap<u64, u32>,
     link: bool,
     clears: u64,
     counters: Counters,
@@ -146,7 +152,8 @@ impl JitEngine {
             queue,
             compiler: options.foreground.then_some(compiler),
             pending: FxHashSet::default(),
-            refused: FxHashMap::default(),
+            refused: FxHashSet::default(),
+            restless: FxHashMap::default(),
             link: false,
             clears: 0,
             counters: Counters::default(),
@@ -223,11 +230,10 @@ impl JitEngine {
             return;
         };
         if let Some(block) = self.interp.block(n)
-            && block.hits.wrapping_add(1) >= self.options.threshold
-            && block.hits.wrapping_add(1).is_multiple_of(self.options.threshold)
+            && (block.hits.wrapping_add(1)).is_multiple_of(self.options.threshold)
             && !(block.second.is_some() && block.steps.len() == 1)
         {
-            let heat = block.hits;
+            let heat = block.hits.saturating_add(1);
             self.request(cpu, phys, heat);
             if self.options.foreground
                 && let Some(found) = self.cache.find(phys, ctx).filter(|f| enterable(cpu, f))
@@ -317,8 +323,16 @@ impl JitEngine {
         let writes = std::mem::take(&mut self.interp.written);
         let mut killed = 0;
         for (at, len) in writes {
-            killed += self.cache.kill_written(at.0, len);
             let page = at.0 & !0xfff;
+            let here = self.cache.kill_written(at.0, len);
+            if here > 0 {
+                if self.restless.len() >= MAX_RESTLESS {
+                    self.restless.clear();
+                }
+                let n = self.restless.entry(page).or_default();
+                *n = n.saturating_add(1);
+            }
+            killed += here;
             if self.cache.has_page(page) {
                 cpu.mark_code(page);
             }
@@ -339,10 +353,14 @@ impl JitEngine {
     /// Asks for the block at the instruction pointer to be compiled.
     fn request(&mut self, cpu: &mut Cpu, phys: u64, heat: u32) {
         let key = (phys, cpu.state.ctx);
-        if self.pending.contains(&key) || self.refused.contains_key(&key) {
+        if self.pending.contains(&key) || self.refused.contains(&key) {
             return;
         }
         let page = phys & !0xfff;
+        let kills = self.restless.get(&page).map_or(0, |n| n.saturating_sub(PATIENCE));
+        if kills > 0 && heat < self.options.threshold.saturating_mul(8).saturating_mul(1 << kills.min(20)) {
+            return;
+        }
         let mut bytes = Box::new([0u8; PAGE]);
         if !cpu.ram.read(Phys(page), &mut bytes[..]) {
             return;
@@ -388,7 +406,7 @@ impl JitEngine {
                 if self.refused.len() > 4096 {
                     self.refused.clear();
                 }
-                self.refused.insert(key, 1);
+                self.refused.insert(key);
             }
         }
     }
@@ -443,6 +461,7 @@ impl Engine for JitEngine {
         self.cache.clear();
         self.clear_jumps();
         self.refused.clear();
+        self.restless.clear();
         for key in self.queue.iter().flat_map(Queue::clear) {
             self.pending.remove(&key);
         }

@@ -2,7 +2,7 @@
 
 use crate::compile::{CompileError, Compiled, Compiler, Tuning};
 use crate::region::Request;
-use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use egret_isa::insn::Ctx;
 use parking_lot::{Condvar, Mutex};
 use std::cmp::Ordering;
@@ -124,10 +124,7 @@ impl Queue {
 
     /// A finished request, if there is one.
     pub fn done(&self) -> Option<Done> {
-        match self.done.try_recv() {
-            Ok(done) => Some(done),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.done.try_recv().ok()
     }
 
     /// Requests that wait.

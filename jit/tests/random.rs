@@ -236,7 +236,7 @@ fn prepare(start: Start, program: &Program, seed: u64) -> Bench {
         b.put(TABLES + 0x2000 + 8 * 2, 8, TABLE | 7);
         for n in 0..512 {
             let bits = if n >= PAGES { 7 } else { *[7, 7, 7, 7, 7, 6, 5, 3].get(rng.random_range(0..8)).unwrap_or(&7) };
-            b.put(TABLE + 8 * n, 8, AREA + n * 0x1000 | bits);
+            b.put(TABLE + 8 * n, 8, (AREA + n * 0x1000) | bits);
         }
     }
     let mut data = vec![0u8; (PAGES * 0x1000) as usize / if real { 2 } else { 1 }];
@@ -357,7 +357,7 @@ fn round(start: Start, bits: u32, seed: u64, jits: &mut [JitEngine]) {
     let jit = &mut jits[(seed % 4) as usize];
     jit.flush(&mut y.cpu);
     let mut slices = SmallRng::seed_from_u64(seed);
-    let b = run(&mut y, jit, (seed % 5 == 0).then_some(&mut slices));
+    let b = run(&mut y, jit, seed.is_multiple_of(5).then_some(&mut slices));
     assert_eq!(jit.counters().failed, 0, "seed {seed} {start:?}");
     if let Err(bad) = compare(&x, &y, &a, &b) {
         panic!("seed {seed} {start:?}\n{bad}{}", listing(&program));

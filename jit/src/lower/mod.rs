@@ -10,6 +10,7 @@ mod flags;
 mod int;
 mod mem;
 mod ops;
+mod plan;
 mod vec;
 
 pub(crate) use ops::lowerable;
@@ -25,9 +26,10 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, Variable};
 use egret_cpu::State;
 use egret_isa::insn::{Ctx, Insn, Mode};
-use egret_isa::ir::{self, Val};
+use egret_isa::ir::Val;
 use egret_isa::ops::Width;
 use flags::Fl;
+use plan::Plan;
 use std::mem::offset_of;
 
 /// A value of the IR as the code being made has it.
@@ -87,17 +89,6 @@ struct Inherited {
     flags: Fl,
     executed: i64,
     low: [Option<Value>; 16],
-}
-
-/// Everything that is static about a block.
-struct Plan {
-    ir: ir::Block,
-    /// More than one way leads in.
-    join: bool,
-    /// The flags at the start may be read before they are replaced.
-    flags_live: bool,
-    /// The kind of the flags in memory at the start, for joins.
-    kind: Option<flags::Kind>,
 }
 
 pub(crate) struct Lower<'a, 'f> {
@@ -180,7 +171,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         b.switch_to_block(first);
         b.seal_block(first);
         let state = b.block_params(first)[0];
-        let plans = flags::plan(region);
+        let plans = plan::plan(region);
         let clif = (0..region.blocks.len()).map(|_| b.create_block()).collect();
         let mut shared = |types: &[Type]| {
             let block = b.create_block();

@@ -1,0 +1,171 @@
+//! What is known about blocks before they are lowered: their IR, where ways join, and what the flags are there.
+
+use super::flags::Kind;
+use crate::region::{Block, End, Region, Target};
+use egret_isa::flags::ARITH;
+use egret_isa::insn::{Ctx, Mode};
+use egret_isa::ir::{self, Op, Recorder};
+use egret_isa::ops::{FlagsOp, Width};
+
+/// Everything that is static about a block.
+pub(super) struct Plan {
+    pub(super) ir: ir::Block,
+    /// More than one way leads in.
+    pub(super) join: bool,
+    /// The flags at the start may be read before they are replaced.
+    pub(super) flags_live: bool,
+    /// The kind of the flags in memory at the start, for joins.
+    pub(super) kind: Option<Kind>,
+}
+
+/// Plans the blocks: their IR, joins, and which flags get where.
+pub(super) fn plan(region: &Region) -> Vec<Plan> {
+    let mut plans: Vec<Plan> = region
+        .blocks
+        .iter()
+        .map(|b| Plan { ir: record(b), join: b.preds + usize::from(b.entry.is_some()) > 1, flags_live: false, kind: None })
+        .collect();
+    let checked = region.ctx.mode() != Mode::M64 && !region.ctx.has(Ctx::FLAT);
+    let uses: Vec<Use> = plans.iter().map(|p| first_use(&p.ir.ops, checked)).collect();
+    loop {
+        let mut changed = false;
+        for n in (0..plans.len()).rev() {
+            let live = match uses[n] {
+                Use::Read => true,
+                Use::Replaced => false,
+                Use::None => {
+                    // The way back in a loop may leave because the budget is used up.
+                    leaves(&region.blocks[n]) || region.blocks[n].successors().any(|s| s <= n || plans[s].flags_live)
+                }
+            };
+            changed |= live != plans[n].flags_live;
+            plans[n].flags_live = live;
+        }
+        if !changed {
+            break;
+        }
+    }
+    kinds(region, &mut plans);
+    plans
+}
+
+/// The IR of a block. An instruction with an op that has no lowering is left to the CPU.
+fn record(b: &Block) -> ir::Block {
+    let mut whole = Recorder::default();
+    for (_, i) in &b.insns {
+        let alone = ir::record(std::slice::from_ref(i));
+        if alone.ops.iter().all(super::lowerable) {
+            whole.insn(i);
+        } else {
+            whole.call_insn(i);
+        }
+    }
+    whole.finish()
+}
+
+/// What a block does to the flags first.
+#[derive(Clone, Copy, PartialEq)]
+enum Use {
+    None,
+    Read,
+    Replaced,
+}
+
+fn first_use(ops: &[Op], checked: bool) -> Use {
+    let mut depth = 0;
+    for op in ops {
+        match op {
+            Op::When(_) => depth += 1,
+            Op::EndWhen => depth -= 1,
+            Op::Flags { .. } if depth == 0 => return Use::Replaced,
+            Op::SetFlagsWord(ARITH, _) if depth == 0 => return Use::Replaced,
+            Op::Imm(_)
+            | Op::Insn(_)
+            | Op::Gpr(..)
+            | Op::SetGpr(..)
+            | Op::Selector(_)
+            | Op::Bin(..)
+            | Op::Un(..)
+            | Op::Rel(..)
+            | Op::Sext(..)
+            | Op::Trunc(..)
+            | Op::Select(..)
+            | Op::Remainder(_)
+            | Op::RmwStore { .. }
+            | Op::NextIp(_)
+            | Op::Xmm(_)
+            | Op::SetXmm(..) => {}
+            Op::Branch { .. } | Op::Jump(_) if !checked => {}
+            // Reads them, or may leave and have to say what they are.
+            _ => return Use::Read,
+        }
+    }
+    Use::None
+}
+
+/// Whether control may leave the region at a block's end.
+fn leaves(b: &Block) -> bool {
+    let out = |t: Target| matches!(t, Target::Out(_));
+    match b.end {
+        End::Fall(t) => out(t),
+        End::Branch(t, f) => out(t) || f.is_some_and(out),
+        End::Dynamic => true,
+    }
+}
+
+/// The kind of flags in memory at each join, where all ways in agree.
+fn kinds(region: &Region, plans: &mut [Plan]) {
+    /// What a block leaves behind: nothing new, something of unknown kind, or a kind.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Out {
+        Same,
+        Unknown,
+        Is(Kind),
+    }
+    let outs: Vec<Out> = plans
+        .iter()
+        .map(|p| {
+            let (mut out, mut depth) = (Out::Same, 0);
+            for op in &p.ir.ops {
+                match op {
+                    Op::When(_) => depth += 1,
+                    Op::EndWhen => depth -= 1,
+                    Op::Flags { op, w, .. } => out = if depth == 0 { Out::Is((*op, *w)) } else { Out::Unknown },
+                    Op::SetFlagsWord(..) => out = if depth == 0 { Out::Is((FlagsOp::Word, Width::Q)) } else { Out::Unknown },
+                    Op::Call(_) => out = Out::Unknown,
+                    _ => {}
+                }
+            }
+            out
+        })
+        .collect();
+    // `Same` stands for "not reached yet" in the states at block starts.
+    let mut starts = vec![Out::Same; plans.len()];
+    for (n, b) in region.blocks.iter().enumerate() {
+        if b.entry.is_some() {
+            starts[n] = Out::Unknown;
+        }
+    }
+    loop {
+        let mut changed = false;
+        for (n, b) in region.blocks.iter().enumerate() {
+            let end = if outs[n] == Out::Same { starts[n] } else { outs[n] };
+            for s in b.successors() {
+                let meet = match (starts[s], end) {
+                    (Out::Same, e) => e,
+                    (old, Out::Same) => old,
+                    (old, e) if old == e => old,
+                    _ => Out::Unknown,
+                };
+                changed |= meet != starts[s];
+                starts[s] = meet;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    for (p, s) in plans.iter_mut().zip(starts) {
+        p.kind = if let Out::Is(kind) = s { Some(kind) } else { None };
+    }
+}
