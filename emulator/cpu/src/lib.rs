@@ -20,6 +20,7 @@ mod task;
 pub mod tlb;
 
 pub use cpu::Cpu;
+pub use egret_bus::Phys;
 pub use engine::{Engine, Exit};
 pub use fault::Fault;
 pub use interp::Interp;

@@ -34,13 +34,22 @@ impl Display for Seg {
     }
 }
 
+/// A number: hexadecimal from ten on.
+struct Number(u64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0 < 10 { write!(f, "{}", self.0) } else { write!(f, "{:#x}", self.0) }
+    }
+}
+
 /// A signed displacement.
 pub(super) struct Signed(pub u64);
 
 impl Display for Signed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let v = self.0 as i64;
-        write!(f, "{}{:#x}", if v < 0 { '-' } else { '+' }, v.unsigned_abs())
+        write!(f, "{}{}", if v < 0 { '-' } else { '+' }, Number(v.unsigned_abs()))
     }
 }
 
@@ -99,8 +108,8 @@ impl Insn {
             Operand::Reg(r, w) => write!(f, "{}", Register(r, w)),
             Operand::High(r) => f.write_str(HIGH[usize::from(r & 3)]),
             Operand::Mem(bytes) => write!(f, "{}{}", size_word(bytes), self.mem),
-            Operand::Imm => write!(f, "{:#x}", self.imm & self.width.mask()),
-            Operand::Imm2 => write!(f, "{:#x}", self.imm2),
+            Operand::Imm => self.immediate(f),
+            Operand::Imm2 => write!(f, "{}", Number(self.imm2)),
             Operand::Rel => write!(f, "{}", Signed(self.imm)),
             Operand::Far => write!(f, "{:#x}:{:#x}", self.imm2, self.imm),
             Operand::Seg(s) => write!(f, "{s}"),
@@ -111,6 +120,17 @@ impl Insn {
             Operand::Mm(n) => write!(f, "mm{n}"),
             Operand::St(n) => write!(f, "st{n}"),
             Operand::Other => f.write_str("?"),
+        }
+    }
+
+    /// Small negative numbers of more than a byte are written as such.
+    fn immediate(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let v = self.imm & self.width.mask();
+        let signed = self.width.sext(v) as i64;
+        if self.width > Width::B && (-0x1000..0).contains(&signed) {
+            write!(f, "-{}", Number(signed.unsigned_abs()))
+        } else {
+            write!(f, "{}", Number(v))
         }
     }
 
