@@ -8,7 +8,7 @@ use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
 use crate::region::{PAGE, Request};
 use crate::vm::{Jump, Stubs, Vm, exit, jump_index};
-use egret_bus::Phys;
+use egret_cpu::Phys;
 use egret_cpu::interp::Next;
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, State};
