@@ -260,7 +260,7 @@ impl<X: Execute> Blocks<X> {
             }
             None => self.build(cpu, linear, phys, ctx)?,
         };
-        if self.blocks[block as usize].second.is_none() {
+        if self.blocks[block as usize].alive && self.blocks[block as usize].second.is_none() {
             self.fast[fast_index(phys)] = FastEntry { phys, ctx, block };
         }
         Ok(block)
@@ -274,7 +274,8 @@ impl<X: Execute> Blocks<X> {
         let (mut bytes, mut second) = (0u64, None);
         let room = 0x1000 - (phys & 0xfff);
         let cs = cpu.state.seg[1];
-        while steps.len() < MAX_STEPS && bytes < room {
+        let most = if device(cpu, phys) { 1 } else { MAX_STEPS };
+        while steps.len() < most && bytes < room {
             let decoded = fetch_insn(cpu, linear.wrapping_add(bytes));
             let (insn, crossed) = match decoded {
                 Ok(x) => x,
@@ -305,6 +306,11 @@ impl<X: Execute> Blocks<X> {
 
     fn insert(&mut self, cpu: &mut Cpu, block: Block<X>) -> u32 {
         let n = self.blocks.len() as u32;
+        if device(cpu, block.phys) || block.second.is_some_and(|second| device(cpu, second)) {
+            // Nobody says when a device's bytes change: they are decoded every time.
+            self.blocks.push(Block { alive: false, ..block });
+            return n;
+        }
         cpu.mark_code(block.phys);
         self.by_page.entry(block.phys >> 12).or_default().push(n);
         if let Some(second) = block.second {
@@ -400,6 +406,10 @@ fn run_insn<X: Execute>(cpu: &mut Cpu, code: &X::Code, insn: &Insn) -> Result<()
         cpu.state.gpr[4] = rsp;
     }
     result
+}
+
+fn device(cpu: &Cpu, phys: u64) -> bool {
+    cpu.ram.host(Phys(phys), 1).is_none()
 }
 
 fn fast_index(phys: u64) -> usize {
