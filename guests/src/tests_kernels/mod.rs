@@ -13,8 +13,7 @@
 //! cargo run -p egret-guests --example write-os -- --disk FILE KERNEL     (then Bochs with FILE as its disk)
 //! ```
 //!
-//! How others do: Bochs 2.7 (as `corei7_skylake_x`) passes all but four checks of `repeat-strings`: the manual says that a fault in a
-//! repeated CMPS or SCAS restores EFLAGS to what they were before the instruction, which it does not do. QEMU 7.2 (TCG) fails in these, and besides:
+//! How others do: Bochs 2.7 (as `corei7_skylake_x`) passes all. QEMU 7.2 (TCG) fails in some:
 //! - `page-faults`, `page-restart`: a reserved bit gives an error code without P; #GP instead of #SS for a stack address that is
 //!   not canonical; a jump to such an address faults at its target.
 //! - `debugging`: INT1 is undefined; one data breakpoint matches bytes behind it; of two breakpoints and a step only some are
