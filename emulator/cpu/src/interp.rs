@@ -276,21 +276,17 @@ impl<X: Execute> Blocks<X> {
         let cs = cpu.state.seg[1];
         let most = if device(cpu, phys) { 1 } else { MAX_STEPS };
         while steps.len() < most && bytes < room {
-            let decoded = fetch_insn(cpu, linear.wrapping_add(bytes));
-            let (insn, crossed) = match decoded {
-                Ok(x) => x,
+            let (insn, crossed) = match fetch_insn(cpu, linear.wrapping_add(bytes), steps.is_empty()) {
+                Ok(Some(x)) => x,
                 Err(fault) if steps.is_empty() => return Err(fault),
-                // The fault comes when the instruction is reached, as a block of its own.
-                Err(_) => break,
+                // It is a block of its own, whose fault comes when it is reached.
+                Ok(None) | Err(_) => break,
             };
             let end_ip = cpu.state.rip.wrapping_add(bytes).wrapping_add(u64::from(insn.len) - 1);
             if !cpu.code64() && end_ip > u64::from(cs.limit) {
                 if steps.is_empty() {
                     return Err(Fault::GP0);
                 }
-                break;
-            }
-            if crossed.is_some() && !steps.is_empty() {
                 break;
             }
             second = crossed;
@@ -386,7 +382,7 @@ impl<X: Execute> Blocks<X> {
 
     fn decode_one(&mut self, cpu: &mut Cpu) -> Result<Insn, Fault> {
         let linear = cpu.linear_ip();
-        let (insn, _) = fetch_insn(cpu, linear)?;
+        let (insn, _) = fetch_insn(cpu, linear, true)?.ok_or(Fault::GP0)?;
         let end = cpu.state.rip.wrapping_add(u64::from(insn.len) - 1);
         if !cpu.code64() && end > u64::from(cpu.state.seg[1].limit) {
             return Err(Fault::GP0);
@@ -416,16 +412,18 @@ fn fast_index(phys: u64) -> usize {
     ((phys ^ phys >> 14) as usize) & (FAST - 1)
 }
 
-/// Decodes the instruction at a linear address; also the physical address of the next page when it reaches into it.
-pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64) -> Result<(Insn, Option<u64>), Fault> {
+/// Decodes the instruction at a linear address; also the physical address of the next page when it reaches into it. Without
+/// `cross` that page is left alone, accessed bit and all, and there is no such instruction.
+pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64, cross: bool) -> Result<Option<(Insn, Option<u64>)>, Fault> {
     let ctx = cpu.state.ctx;
     let phys = cpu.fetch_address(linear)?;
     let room = (0x1000 - (phys & 0xfff)).min(decode::MAX_LEN as u64) as usize;
     let mut bytes = [0u8; decode::MAX_LEN];
     read_code(cpu, phys, &mut bytes[..room]);
     match decode::decode(&bytes[..room], ctx, decode::DEFAULT_OPTIONS) {
-        Decoded::Insn(i) => return Ok((i, None)),
+        Decoded::Insn(i) => return Ok(Some((i, None))),
         Decoded::TooLong => return Err(Fault::GP0),
+        Decoded::NeedMore if !cross => return Ok(None),
         Decoded::NeedMore => {}
     }
     let mut next = linear.wrapping_add(room as u64);
@@ -435,7 +433,7 @@ pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64) -> Result<(Insn, Option<u64
     let second = cpu.fetch_address(next)?;
     read_code(cpu, second, &mut bytes[room..]);
     match decode::decode(&bytes, ctx, decode::DEFAULT_OPTIONS) {
-        Decoded::Insn(i) => Ok((i, Some(second))),
+        Decoded::Insn(i) => Ok(Some((i, Some(second)))),
         Decoded::TooLong | Decoded::NeedMore => Err(Fault::GP0),
     }
 }
