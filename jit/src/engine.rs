@@ -4,6 +4,7 @@
 
 use crate::cache::{Cache, Found};
 use crate::compile::{CompileError, Compiled, Compiler, Tuning};
+use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
 use crate::region::{PAGE, Request};
@@ -286,7 +287,10 @@ impl JitEngine {
         unsafe {
             let state: *mut State = &raw mut *(*cpu).state;
             (*state).engine = &raw mut *self.vm as u64;
-            (self.enter)(state, found.entry, found.code)
+            host_fp::enter((*state).mxcsr);
+            let code = (self.enter)(state, found.entry, found.code);
+            host_fp::leave(&mut (*state).mxcsr);
+            code
         }
     }
 

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::host_fp;
 use crate::vm::{CallSite, Vm, exit};
 use egret_cpu::{Cpu, Host, State};
 use egret_isa::insn::Seg;
@@ -130,6 +131,7 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
     let (cpu, vm) = unsafe { context(state) };
     // SAFETY: the region owns the site and outlives its code's execution.
     let site = unsafe { &*(site as *const CallSite) };
+    host_fp::leave(&mut cpu.state.mxcsr);
     let (next, rsp, key, flushes) = (cpu.state.rip, cpu.state.gpr[4], Vm::key(cpu), cpu.flushes());
     let status = match (site.run)(cpu, &site.insn) {
         Ok(()) => {
@@ -144,6 +146,7 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
             exit::FAULT_COUNTED
         }
     };
+    host_fp::enter(cpu.state.mxcsr);
     cpu.state.status = status as u32;
 }
 

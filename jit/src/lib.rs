@@ -8,6 +8,7 @@ pub mod cache;
 pub mod compile;
 pub mod engine;
 pub mod helpers;
+mod host_fp;
 mod lower;
 pub mod memory;
 pub mod queue;

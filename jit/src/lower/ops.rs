@@ -1,6 +1,6 @@
 //! The ops one by one.
 
-use super::{Lower, Lv, ty};
+use super::{Lower, Lv, ty, vec};
 use crate::vm::exit;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -13,8 +13,14 @@ use egret_isa::ops::Width;
 use std::mem::offset_of;
 
 /// Whether there is a lowering for an op; an instruction with another one is left to the CPU's function.
-pub(crate) fn lowerable(op: &Op) -> bool {
+pub(crate) fn lowerable(op: &Op, ctx: Ctx) -> bool {
     use Op::*;
+    match *op {
+        Vec { op, .. } => return vec::has_vec(op),
+        Fp { op, .. } => return vec::has_fp(op, ctx),
+        FpCompare { .. } => return vec::has_compare(ctx),
+        _ => {}
+    }
     matches!(
         op,
         Insn(_)
@@ -49,6 +55,8 @@ pub(crate) fn lowerable(op: &Op) -> bool {
             | Branch { .. }
             | Xmm(_)
             | SetXmm(..)
+            | XOf(_)
+            | VOf(..)
             | Require(_)
             | Call(_)
     )
@@ -112,6 +120,10 @@ impl Lower<'_, '_> {
                 let v = self.divide(w, signed, [hi, lo, d]);
                 self.push(v);
             }
+            Op::Vec { op, a, b, imm } => {
+                let v = self.vec_op(ops, op, a, b, imm);
+                self.push(v);
+            }
             Op::Remainder(_) => {
                 let v = self.remainder.take().unwrap_or(Lv::None);
                 self.push(v);
@@ -145,6 +157,10 @@ impl Lower<'_, '_> {
                 self.set_xmm(r, v);
                 Lv::None
             }
+            Op::XOf(v) => self.x_of(v),
+            Op::VOf(w, x) => self.v_of(w, x),
+            Op::Fp { op, a, b, imm } => self.fp_op(op, a, b, imm),
+            Op::FpCompare { fmt, signaling, a, b } => self.fp_compare(fmt, signaling, a, b),
             _ => Lv::None,
         };
         self.push(v);

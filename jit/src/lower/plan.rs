@@ -54,7 +54,7 @@ fn record(b: &Block) -> ir::Block {
     let mut whole = Recorder::default();
     for (_, i) in &b.insns {
         let alone = ir::record(std::slice::from_ref(i));
-        if alone.ops.iter().all(super::lowerable) {
+        if alone.ops.iter().all(|op| super::lowerable(op, i.ctx)) {
             whole.insn(i);
         } else {
             whole.call_insn(i);
@@ -94,7 +94,10 @@ fn first_use(ops: &[Op], checked: bool) -> Use {
             | Op::RmwStore { .. }
             | Op::NextIp(_)
             | Op::Xmm(_)
-            | Op::SetXmm(..) => {}
+            | Op::SetXmm(..)
+            | Op::XOf(_)
+            | Op::VOf(..)
+            | Op::Vec { .. } => {}
             Op::Branch { .. } | Op::Jump(_) if !checked => {}
             // Reads them, or may leave and have to say what they are.
             _ => return Use::Read,
