@@ -143,7 +143,7 @@ impl VectorEngine for Obedient {
             Some(_) => regs.rflags ^= 1,
             None => {}
         }
-        Outcome::Ran(Box::new(Final { end: End::Stopped, regs, mem, unknown: Vec::new() }))
+        Outcome::Ran(Box::new(Final { end: End::Stopped, regs, mem, unknown: Vec::new(), compiled: None }))
     }
 }
 
@@ -252,6 +252,138 @@ fn panics_skips_filters_and_bad_files_are_counted() {
     std::fs::write(dir.path().join("x.tar.xz"), b"not an archive").unwrap();
     let report = run(&[dir.path().join("x.tar.xz")], &settings(), &obedient, &AtomicU64::new(0)).unwrap();
     assert!(report.errors[0].to_string().contains("x.tar.xz at byte 0: cannot be unpacked"), "{:?}", report.errors);
+}
+
+/// Rows for the bench itself: modes, paging, faults, ways to stop. (mode and cpl, code, the rest of the line)
+const BENCH: &[(&str, &str, &str)] = &[
+    (
+        r#""64""#,
+        "1401",
+        r#""init": {"rax": "0xff", "rflags": "0x3"}, "stop": "hlt", "want": {"rax": "0x1", "rflags": {"value": "0x11", "mask": "0x8d5"}}"#,
+    ),
+    (
+        r#""64""#,
+        "8907",
+        r#""init": {"rdi": "0xe000a000"}, "stop": "hlt",
+        "want": {"fault": {"vector": 14, "error": "0x2", "cr2": "0xe000a000", "rip": "0x10000"}}"#,
+    ),
+    (
+        r#""64", "cpl": 3"#,
+        "8907",
+        r#""init": {"rdi": "0xe000a000"}, "stop": {"count": 1}, "want": {"fault": {"vector": 14, "error": "0x6"}}"#,
+    ),
+    (r#""64", "cpl": 3"#, "f4", r#""stop": {"count": 1}, "want": {"fault": {"vector": 13, "error": "0x0", "rip": "0x10000"}}"#),
+    (
+        r#""64""#,
+        "8907",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "r"}], "init": {"rdi": "0xe0000000"}, "stop": "hlt",
+        "want": {"fault": {"vector": 14, "error": "0x3", "cr2": "0xe0000000"}, "mem": [["0xe0000000", "00"]]}"#,
+    ),
+    (
+        r#""64""#,
+        "ffe0",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "rw"}], "init": {"rax": "0xe0000010"}, "stop": {"count": 1},
+        "want": {"rip": "0xe0000010"}"#,
+    ),
+    (
+        r#""64""#,
+        "ffe0",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "rw"}], "init": {"rax": "0xe0000010"}, "stop": {"count": 2},
+        "want": {"fault": {"vector": 14, "error": "0x11", "cr2": "0xe0000010", "rip": "0xe0000010"}}"#,
+    ),
+    (r#""64""#, "f7f1", r#""init": {"rax": "0x5"}, "stop": "hlt", "want": {"rax": "0x5", "fault": {"vector": 0, "rip": "0x10000"}}"#),
+    (r#""64""#, "0f0b", r#""stop": "hlt", "want": {"fault": {"vector": 6}}"#),
+    (r#""64", "cpl": 3"#, "cc", r#""stop": {"count": 1}, "want": {"fault": {"vector": 3, "rip": "0x10001"}}"#),
+    (r#""64", "cpl": 3"#, "cd80", r#""stop": {"count": 1}, "want": {"fault": {"vector": 13, "error": "0x402", "rip": "0x10000"}}"#),
+    (
+        r#""64""#,
+        "f3a4",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "rw", "data": "0102030405"}],
+        "init": {"rsi": "0xe0000000", "rdi": "0xe0000100", "rcx": "0x5"}, "stop": {"count": 1},
+        "want": {"rcx": "0x0", "rsi": "0xe0000005", "rip": "0x10002", "mem": [["0xe0000100", "010203040500"]]}"#,
+    ),
+    (r#""64""#, "48ffc0", r#""init": {"rax": "0x1"}, "stop": {"count": 1}, "want": {"rax": "0x2", "rip": "0x10003"}"#),
+    (
+        r#""64""#,
+        "488907",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "rw"}], "init": {"rdi": "0xe0000ffc", "rax": "0x1122334455667788"},
+        "stop": "hlt", "want": {"fault": {"vector": 14, "error": "0x2", "cr2": "0xe0001000"}, "mem": [["0xe0000ffc", "00000000"]]}"#,
+    ),
+    (
+        r#""64""#,
+        "14",
+        r#""at": "0x10fff", "stop": "hlt", "want": {"fault": {"vector": 14, "error": "0x10", "cr2": "0x11000", "rip": "0x10fff"}}"#,
+    ),
+    (r#""64""#, "50", r#""init": {"rax": "0x77"}, "stop": "hlt", "want": {"rsp": "0x7ff8", "mem": [["0x7ff8", "7700000000000000"]]}"#),
+    (
+        r#""64""#,
+        "0f58c1",
+        r#""init": {"xmm0": ["0x3f80000040000000", "0x0"], "xmm1": ["0x3f80000040400000", "0x0"]}, "stop": "hlt",
+        "want": {"xmm0": ["0x4000000040a00000", "0x0"], "mxcsr": "0x1f80"}"#,
+    ),
+    (
+        r#""64""#,
+        "d8c1",
+        r#""init": {"st0": "0x3fff8000000000000000", "st1": "0x40008000000000000000"}, "stop": "hlt",
+        "want": {"st0": "0x4000c000000000000000", "st1": "0x40008000000000000000"}"#,
+    ),
+    (r#""64""#, "0ffcc1", r#""init": {"mm0": "0x0101", "mm1": "0x0202"}, "stop": "hlt", "want": {"mm0": "0x0303"}"#),
+    (
+        r#""32""#,
+        "40",
+        r#""init": {"rax": "0xffffffff"}, "stop": "hlt", "want": {"eax": "0x0", "rflags": {"value": "0x54", "mask": "0x8d4"}}"#,
+    ),
+    (
+        r#""32""#,
+        "8907",
+        r#""init": {"rdi": "0xe000a000"}, "stop": "hlt", "want": {"fault": {"vector": 14, "error": "0x2", "cr2": "0xe000a000"}}"#,
+    ),
+    (r#""32", "cpl": 3"#, "8ed8", r#""init": {"rax": "0x10"}, "stop": {"count": 1}, "want": {"fault": {"vector": 13, "error": "0x10"}}"#),
+    (r#""32""#, "8ed8", r#""init": {"rax": "0x2b"}, "stop": "hlt", "want": {"ds": "0x2b"}"#),
+    (
+        r#""16""#,
+        "01d8",
+        r#""init": {"rax": "0xff01", "rbx": "0x100"}, "stop": "hlt", "want": {"rax": "0x1", "rflags": {"value": "0x1", "mask": "0x1"}}"#,
+    ),
+    (
+        r#""real""#,
+        "8b07",
+        r#""map": [{"at": "0x20000", "len": "0x1000", "prot": "rw", "data": "34120000"}], "init": {"ds": "0x2000"}, "stop": "hlt",
+        "want": {"ax": "0x1234", "rip": "0x1003"}"#,
+    ),
+    (r#""real""#, "f6f1", r#""stop": "hlt", "want": {"fault": {"vector": 0, "rip": "0x1000"}}"#),
+];
+
+#[test]
+fn the_bench_runs_all_modes_on_all_engines() {
+    let lines: Vec<String> = BENCH
+        .iter()
+        .enumerate()
+        .map(|(n, (mode, code, rest))| {
+            format!(r#"{{"name": "row{n}/{code}", "mode": {mode}, "code": "{code}", {}}}"#, rest.replace('\n', " "))
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bench.jsonl");
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let all = Settings { engines: EngineChoice::ALL.to_vec(), ..settings() };
+    let report = run(&[path], &all, &egret::conform::engine::make, &AtomicU64::new(0)).unwrap();
+    assert_eq!(report.errors, []);
+    let rows = BENCH.len() as u64;
+    for engine in &report.engines {
+        let t = engine.totals;
+        assert_eq!((t.passed, t.failed, t.skipped), (rows, 0, 0), "{}", report.text(100));
+    }
+}
+
+#[test]
+fn a_wrong_expectation_fails_on_every_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wrong.jsonl");
+    std::fs::write(&path, r#"{"name": "inc/wrong", "mode": "64", "code": "48ffc0", "stop": "hlt", "want": {"rax": "0x2"}}"#).unwrap();
+    let all = Settings { engines: EngineChoice::ALL.to_vec(), ..settings() };
+    let report = run(&[path], &all, &egret::conform::engine::make, &AtomicU64::new(0)).unwrap();
+    assert_eq!((report.totals().failed, report.totals().passed), (3, 0));
 }
 
 /// The samples that stand beside a checkout, when they do.

@@ -127,7 +127,7 @@ mod tests {
         for (name, v) in set {
             regs.set(Reg::parse(name).unwrap().0, *v);
         }
-        let diffs = differences(&vector(want), &Final { end, regs, mem: mem.to_vec(), unknown: Vec::new() });
+        let diffs = differences(&vector(want), &Final { end, regs, mem: mem.to_vec(), unknown: Vec::new(), compiled: None });
         let text: Vec<String> =
             diffs.iter().map(|d| format!("{}: want {} got {} {}", d.what, d.want, d.got, d.note).trim_end().to_owned()).collect();
         assert_eq!(text, expected, "{want}");

@@ -4,8 +4,8 @@ use super::flat::Bench;
 use super::regs::RegFile;
 use super::runner::EngineChoice;
 use super::vector::Vector;
-use egret_cpu::interp::Direct;
-use egret_cpu::ir_engine::Recorded;
+use egret_cpu::{Interp, IrEngine};
+use egret_jit::JitEngine;
 
 /// Something that runs vectors: one of the engines, over a memory of its own.
 pub trait VectorEngine {
@@ -33,6 +33,8 @@ pub struct Final {
     pub mem: Vec<Option<u8>>,
     /// Instructions and registers that the engine met and does not have, by name.
     pub unknown: Vec<String>,
+    /// Whether compiled code took part, for an engine that compiles.
+    pub compiled: Option<bool>,
 }
 
 /// Why a run ended.
@@ -58,8 +60,8 @@ pub enum End {
 /// Makes the bench of an engine; an error is why it cannot run, the reason with which its vectors are skipped.
 pub fn make(choice: EngineChoice) -> Result<Box<dyn VectorEngine>, String> {
     match choice {
-        EngineChoice::Interp => Ok(Box::new(Bench::<Direct>::new()?)),
-        EngineChoice::Ir => Ok(Box::new(Bench::<Recorded>::new()?)),
-        EngineChoice::Jit => Err("the JIT is not implemented".into()),
+        EngineChoice::Interp => Ok(Box::new(Bench::new(Interp::default())?)),
+        EngineChoice::Ir => Ok(Box::new(Bench::new(IrEngine::default())?)),
+        EngineChoice::Jit => Ok(Box::new(Bench::new(JitEngine::foreground().map_err(|e| e.to_string())?)?)),
     }
 }

@@ -7,8 +7,9 @@ use egret_bus::{GuestRam, Phys};
 use egret_cpu::cpu::Intercept;
 use egret_cpu::interp::{Blocks, Execute};
 use egret_cpu::state::{attention, cr0, cr4, efer};
-use egret_cpu::{Cpu, Exit, SegReg, System};
+use egret_cpu::{Cpu, Engine, Exit, SegReg, System};
 use egret_isa::fp::f80::F80;
+use egret_jit::JitEngine;
 use std::collections::BTreeMap;
 
 /// Real mode reaches to FFFF:FFFF. Bytes that no vector sets hold HLT, so that a stray jump ends at once.
@@ -108,22 +109,74 @@ fn table_page(mode: Mode) -> u64 {
     if mode == Mode::Long64 { 0xffff_8000_0000_0000 } else { 0xffff_e000 }
 }
 
-/// A bench with an engine of the interpreter's kind.
-pub struct Bench<X: Execute> {
+/// What the bench asks of an engine.
+pub trait Core {
+    /// Runs until the budget is used up or something ends it.
+    fn run(&mut self, cpu: &mut Cpu) -> Exit;
+
+    /// Runs exactly one instruction (one pass of a repeated string instruction); an error is why it cannot.
+    fn step(&mut self, cpu: &mut Cpu) -> Result<(), &'static str>;
+
+    /// Instructions that compiled code has executed, for an engine that compiles.
+    fn compiled(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl<X: Execute> Core for Blocks<X> {
+    fn run(&mut self, cpu: &mut Cpu) -> Exit {
+        Blocks::run(self, cpu)
+    }
+
+    fn step(&mut self, cpu: &mut Cpu) -> Result<(), &'static str> {
+        Blocks::step(self, cpu);
+        Ok(())
+    }
+}
+
+impl Core for JitEngine {
+    fn run(&mut self, cpu: &mut Cpu) -> Exit {
+        Engine::run(self, cpu)
+    }
+
+    /// Compiled code stops at the ends of blocks. Behind the code of a vector stands HLT: one instruction too many can be taken
+    /// back when it is that.
+    fn step(&mut self, cpu: &mut Cpu) -> Result<(), &'static str> {
+        cpu.state.budget = 1;
+        Core::run(self, cpu);
+        let halted = cpu.state.attention & attention::HALTED != 0;
+        match cpu.state.budget {
+            0.. => {}
+            -1 if halted => {
+                cpu.state.attention &= !attention::HALTED;
+                cpu.state.rip = cpu.state.rip.wrapping_sub(1);
+            }
+            _ => return Err("the JIT cannot stop inside a block"),
+        }
+        Ok(())
+    }
+
+    fn compiled(&self) -> Option<u64> {
+        Some(self.counters().compiled_insns)
+    }
+}
+
+/// A bench with an engine.
+pub struct Bench<C: Core> {
     cpu: Cpu,
-    engine: Blocks<X>,
+    engine: C,
     /// Bytes that the last real-mode vector set or looked at; they are HLT again for the next.
     dirty: Vec<u64>,
 }
 
-impl<X: Execute> Bench<X> {
+impl<C: Core> Bench<C> {
     /// A new bench; an error says what the host refused.
-    pub fn new() -> Result<Bench<X>, String> {
+    pub fn new(engine: C) -> Result<Bench<C>, String> {
         let ram = GuestRam::new(&[(Phys(0), RAM)]).map_err(|e| e.to_string())?;
         if !ram.write(Phys(0), &vec![HLT; REAL_END as usize]) {
             return Err("the bench's RAM is not there".into());
         }
-        Ok(Bench { cpu: Cpu::new(ram, Box::new(NoDevices)), engine: Blocks::default(), dirty: Vec::new() })
+        Ok(Bench { cpu: Cpu::new(ram, Box::new(NoDevices)), engine, dirty: Vec::new() })
     }
 
     /// Loads a vector; an error is why it cannot run here.
@@ -303,7 +356,7 @@ impl<X: Execute> Bench<X> {
         Ok(())
     }
 
-    fn execute(&mut self, v: &Vector) -> End {
+    fn execute(&mut self, v: &Vector) -> Result<End, &'static str> {
         let end = match v.stop {
             Stop::Hlt => {
                 self.cpu.state.budget = LIMIT;
@@ -313,35 +366,35 @@ impl<X: Execute> Bench<X> {
                     Exit::Budget | Exit::Yield | Exit::Diverged => End::Runaway,
                 }
             }
-            Stop::Count(n) => self.count(v, n),
+            Stop::Count(n) => self.count(v, n)?,
         };
-        match self.cpu.intercept {
+        Ok(match self.cpu.intercept {
             Some(Intercept::Caught(vector, error)) => End::Fault { vector, error, cr2: (vector == PAGE_FAULT).then_some(self.cpu.cr2) },
             _ => end,
-        }
+        })
     }
 
     /// Runs `n` instructions one by one. A repeated string instruction is one, however often it goes round.
-    fn count(&mut self, v: &Vector, n: u64) -> End {
+    fn count(&mut self, v: &Vector, n: u64) -> Result<End, &'static str> {
         let repeats = v.code.iter().any(|b| matches!(b, 0xf2 | 0xf3));
         let (mut done, mut steps) = (0, 0);
         while done < n {
             let before = self.cpu.state.rip;
-            self.engine.step(&mut self.cpu);
+            self.engine.step(&mut self.cpu)?;
             let bits = self.cpu.state.attention;
             if bits & attention::SHUTDOWN != 0 {
-                return End::Shutdown;
+                return Ok(End::Shutdown);
             }
             if bits & (attention::HALTED | attention::YIELD) != 0 {
                 break;
             }
             steps += 1;
             if steps > LIMIT {
-                return End::Runaway;
+                return Ok(End::Runaway);
             }
             done += u64::from(!repeats || self.cpu.state.rip != before);
         }
-        End::Stopped
+        Ok(End::Stopped)
     }
 
     fn registers(&self) -> RegFile {
@@ -361,7 +414,7 @@ impl<X: Execute> Bench<X> {
     }
 }
 
-impl<X: Execute> VectorEngine for Bench<X> {
+impl<C: Core> VectorEngine for Bench<C> {
     fn run(&mut self, v: &Vector) -> Outcome {
         match v.model {
             Model::I80286 | Model::I80386 | Model::X8664V3 => {}
@@ -371,10 +424,20 @@ impl<X: Execute> VectorEngine for Bench<X> {
             Ok(pages) => pages,
             Err(reason) => return Outcome::Skipped(reason),
         };
-        let end = self.execute(v);
+        let before = self.engine.compiled();
+        let end = match self.execute(v) {
+            Ok(end) => end,
+            Err(reason) => return Outcome::Skipped(reason.into()),
+        };
         let phys = |at: u64| if v.mode == Mode::Real { (at < REAL_END).then_some(at) } else { pages.phys(at) };
         let mem = v.want.mem.iter().map(|m| phys(m.at).map(|at| self.cpu.read_phys(at, 1) as u8)).collect();
         let unknown = self.cpu.unknown.keys().cloned().collect();
-        Outcome::Ran(Box::new(Final { end, regs: self.registers(), mem, unknown }))
+        Outcome::Ran(Box::new(Final {
+            end,
+            regs: self.registers(),
+            mem,
+            unknown,
+            compiled: before.map(|n| self.engine.compiled() != Some(n)),
+        }))
     }
 }

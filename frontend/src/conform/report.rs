@@ -82,13 +82,15 @@ pub struct EngineReport {
     pub rows: BTreeMap<String, Row>,
     /// The first failures of each mnemonic, in the order of the files.
     pub failures: Vec<Failure>,
+    /// Vectors in which compiled code took part, for an engine that compiles.
+    pub compiled: Option<u64>,
 }
 
 impl EngineReport {
     /// An empty score.
     #[must_use]
     pub fn new(engine: EngineChoice) -> EngineReport {
-        EngineReport { engine, totals: Totals::default(), rows: BTreeMap::new(), failures: Vec::new() }
+        EngineReport { engine, totals: Totals::default(), rows: BTreeMap::new(), failures: Vec::new(), compiled: None }
     }
 
     fn row(&mut self, vector: &Vector, feature: Option<String>, totals: Totals) -> &mut Row {
@@ -123,6 +125,7 @@ impl EngineReport {
             }
         }
         self.totals.add(part.totals);
+        self.compiled = self.compiled.map_or(part.compiled, |n| Some(n + part.compiled.unwrap_or(0)));
         for (mnemonic, theirs) in part.rows {
             let row = self.rows.entry(mnemonic).or_default();
             row.totals.add(theirs.totals);
@@ -154,6 +157,9 @@ impl EngineReport {
             line(mnemonic, features, row.totals);
         }
         line("total", "", self.totals);
+        if let Some(n) = self.compiled {
+            let _ = writeln!(text, "compiled code took part in {n} of {}", self.totals.ran);
+        }
         for (reason, n) in self.reasons() {
             let _ = writeln!(text, "skipped {n}: {reason}");
         }
@@ -179,7 +185,7 @@ impl EngineReport {
         });
         serde_json::json!({
             "engine": self.engine.word(), "totals": self.totals, "mnemonics": rows.collect::<Vec<_>>(),
-            "skip_reasons": self.reasons(), "failures": self.failures,
+            "skip_reasons": self.reasons(), "failures": self.failures, "compiled": self.compiled,
         })
     }
 }

@@ -155,6 +155,9 @@ impl<'a> Bench<'a> {
                 Ok(Outcome::Ran(end)) => {
                     let diffs = differences(vector, &end);
                     self.fail_fast(!diffs.is_empty());
+                    if let Some(compiled) = end.compiled {
+                        *report.compiled.get_or_insert(0) += u64::from(compiled);
+                    }
                     report.ran(vector, feature.clone(), diffs, settings.keep);
                 }
                 Err(panic) => {

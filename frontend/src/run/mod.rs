@@ -11,6 +11,7 @@ use crate::progress::Progress;
 use egret_cpu::{Engine, Interp};
 use egret_hypervisor::exit::ExitCode;
 use egret_hypervisor::options::{ClockKind, EngineKind, MachineOptions};
+use egret_jit::JitEngine;
 use egret_machine::{ClockSource, Config, Image, Lockstep, Machine, MachineError, Stop, pc::Parts};
 use output::Output;
 use session::{Session, Stopper};
@@ -48,14 +49,21 @@ pub fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-/// The engine of a name.
-fn engine(kind: EngineKind) -> Result<Box<dyn Engine>, Refused> {
-    let jit = || -> Result<Box<dyn Engine>, Refused> { Err(Refused::input("this build has no JIT yet: use --engine interp")) };
-    match kind {
-        EngineKind::Interp => Ok(Box::new(Interp::default())),
-        EngineKind::Jit => jit(),
-        EngineKind::Lockstep => Ok(Box::new(Lockstep::new(jit()?))),
-    }
+/// The engine of a name; without one the JIT, or the interpreter where there is no compiler for the host.
+fn engine(kind: Option<EngineKind>, words: &mut Words) -> Result<Box<dyn Engine>, Refused> {
+    let jit = || JitEngine::new().map(Box::new);
+    Ok(match kind {
+        Some(EngineKind::Interp) => Box::new(Interp::default()),
+        Some(EngineKind::Jit) => jit().map_err(Refused::input)?,
+        Some(EngineKind::Lockstep) => Box::new(Lockstep::new(jit().map_err(Refused::input)?)),
+        None => match jit() {
+            Ok(jit) => jit,
+            Err(e) => {
+                words.say(&format!("the interpreter runs this machine: {e}"));
+                Box::new(Interp::default())
+            }
+        },
+    })
 }
 
 fn start(args: &RunArgs) -> Result<ExitCode, Refused> {
@@ -66,7 +74,7 @@ fn start(args: &RunArgs) -> Result<ExitCode, Refused> {
     let serial = options.serial.clone().unwrap_or_default();
     let stopper = Stopper::new();
     let output = Output::open(&serial, &stopper).map_err(|e| Refused::input(format!("--serial: {e}")))?;
-    let mut machine = build(&options, image, &output)?;
+    let mut machine = build(&options, image, &output, &mut words)?;
     stopper.attach(machine.control());
     let session = Session::start(&stopper, &serial, options.timeout, args.stop_on_eof)
         .map_err(|e| Refused(ExitCode::Internal, format!("the console cannot be set up: {e}")))?;
@@ -115,7 +123,7 @@ fn go(machine: &mut Machine, no_reboot: bool) -> Result<Stop, Refused> {
     }
 }
 
-fn build(options: &MachineOptions, image: Image, output: &Output) -> Result<Machine, Refused> {
+fn build(options: &MachineOptions, image: Image, output: &Output, words: &mut Words) -> Result<Machine, Refused> {
     let kernel_name = image.kernel_name.clone();
     let memory = options.memory.unwrap_or(MachineOptions::DEFAULT_MEMORY);
     let (clock, start_time) = match options.clock {
@@ -125,7 +133,7 @@ fn build(options: &MachineOptions, image: Image, output: &Output) -> Result<Mach
         }
     };
     let parts = Parts { serial: output.sink(), start_time, clock, memory };
-    let engine = engine(options.engine.unwrap_or(EngineKind::Interp))?;
+    let engine = engine(options.engine, words)?;
     let config = Config { memory, parts, image, engine };
     let mut bar = None;
     let mut progress = |p: egret_machine::boot::Progress| {
