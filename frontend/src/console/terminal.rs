@@ -50,11 +50,9 @@ pub fn line(text: &str) {
 /// Writes lines of Egret's own to standard error, prefixed; correct in raw mode too.
 pub fn say(text: &str) {
     let raw = RAW.load(Ordering::SeqCst);
-    let mut out = String::new();
+    // The guest may have left the cursor anywhere.
+    let mut out = String::from(if raw { "\r\n" } else { "" });
     for line in text.lines() {
-        if raw {
-            out.push('\r');
-        }
         out.push_str("egret: ");
         out.extend(line.chars().map(|c| if c.is_control() { '?' } else { c }));
         out.push_str(if raw { "\r\n" } else { "\n" });
