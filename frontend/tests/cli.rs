@@ -195,3 +195,76 @@ fn several_machines_at_once() {
     let row = |name: &str| err.lines().find(|l| l.starts_with(name) && l.ends_with('t')).unwrap_or_default().to_owned();
     assert!(row("broken").contains("   2  ") && row("broken").contains("bad options or input"), "{err}");
 }
+
+/// A multiboot kernel of a few bytes of 32-bit code. Multiboot Specification 0.6.96, "The layout of Multiboot header".
+fn kernel(code: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x1bad_b002;
+    /// The header's address fields say where the image goes.
+    const ADDRESSES: u32 = 1 << 16;
+    const BASE: u32 = 0x10_0000;
+    let end = BASE + 32 + code.len() as u32;
+    let header = [MAGIC, ADDRESSES, 0u32.wrapping_sub(MAGIC + ADDRESSES), BASE, BASE, end, end, BASE + 32];
+    let mut image: Vec<u8> = header.iter().flat_map(|w| w.to_le_bytes()).collect();
+    image.extend(code);
+    image
+}
+
+#[test]
+fn the_guest_s_end_is_the_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kernel");
+    let write_port = |port: u16, value: u8| [0x66, 0xba, port as u8, (port >> 8) as u8, 0xb0, value, 0xee, 0xf4];
+    let say_hi = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'h', 0xee, 0xb0, b'i', 0xee];
+    let reset = write_port(0xcf9, 6);
+    // (code, arguments, exit code, words on standard error)
+    let rows: [(&[u8], &[&str], i32, &str); 6] = [
+        (&write_port(0xf4, 0), &[], 0, ""),
+        (&write_port(0xf4, 0x2a), &[], 6, "the guest wrote 0x2a to the debug-exit port"),
+        (&[0x0f, 0x0b], &[], 3, "triple fault at cs "),
+        (&reset, &["--no-reboot"], 0, ""),
+        (&reset, &["--timeout", "1"], 4, "timeout after 1."),
+        (&[0xeb, 0xfe], &["--timeout", "0.5"], 4, "timeout after 0."),
+    ];
+    for (code, more, want, words) in rows {
+        std::fs::write(&path, kernel(&[&say_hi, code].concat())).unwrap();
+        for engine in ["interp", "jit"] {
+            let args = [&["run", "--kernel", path.to_str().unwrap(), "--engine", engine], more].concat();
+            let Said { code, out, err } = said(&args);
+            assert_eq!(code, Some(want), "{args:?}: {err}");
+            assert!(err.contains(words) && err.is_empty() == words.is_empty(), "{args:?}: {err}");
+            let boots = out.len() / 2;
+            assert_eq!(out, "hi".repeat(boots), "{args:?}");
+            assert_eq!(boots > 1, more == ["--timeout", "1"], "{args:?}: {boots} boots");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_all_machines_and_a_crash_stops_one() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("crash"), kernel(&[0x0f, 0x0b])).unwrap();
+    let file = fleet(
+        dir.path(),
+        "[[machine]]\nname = \"crash\"\nkernel = \"crash\"\n[[machine]]\nname = \"one\"\n[[machine]]\nname = \"two\"\nengine = \"interp\"\n",
+    );
+    let mut up = egret(&["up", &file]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(up.stdout.take().unwrap());
+    let (mut text, begin) = (Vec::new(), Instant::now());
+    let prompts = |text: &[u8]| String::from_utf8_lossy(text).matches(egret_guests::os::PROMPT).count();
+    while prompts(&text) < 2 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", String::from_utf8_lossy(&text));
+        let bytes = out.fill_buf().unwrap().to_vec();
+        out.consume(bytes.len());
+        text.extend(bytes);
+    }
+    kill_process(Pid::from_child(&up), Signal::INT).unwrap();
+    let Said { code, err, .. } = up.wait_with_output().unwrap().into();
+    assert_eq!(code, Some(1), "{err}");
+    for row in ["crash       3", "one       130", "two       130"] {
+        assert!(err.lines().any(|l| l.starts_with(row)), "{row}: {err}");
+    }
+    assert!(err.contains("crash | egret: triple fault at"), "{err}");
+}
