@@ -107,6 +107,8 @@ pub struct Cpu {
     pub inhibit: crate::exceptions::Inhibit,
     /// What CPUID says.
     pub model: crate::functions::cpuid::Model,
+    /// Which processors' habits it has. Change it with [`Cpu::update_context`] after.
+    pub generation: crate::Generation,
     /// For test benches: exceptions and software interrupts are caught here and end the run instead of being delivered.
     pub intercept: Option<Intercept>,
 }
@@ -155,6 +157,7 @@ impl Cpu {
             pending_debug: false,
             inhibit: crate::exceptions::Inhibit::default(),
             model: crate::functions::cpuid::Model::default(),
+            generation: crate::Generation::default(),
             intercept: None,
         };
         cpu.reset();
@@ -209,7 +212,7 @@ impl Cpu {
             | rflags::ID;
         let old = self.state.system_flags;
         self.state.flags = crate::state::LazyFlags::word(value as u32 & ARITH);
-        self.state.system_flags = value & SYSTEM | rflags::FIXED;
+        self.state.system_flags = value & SYSTEM & self.existing_flags() | rflags::FIXED;
         let changed = old ^ self.state.system_flags;
         if changed & (rflags::VM | rflags::AC) != 0 {
             self.update_context();
@@ -274,6 +277,7 @@ impl Cpu {
         set(s.mxcsr & 0x1f80 == 0x1f80, Ctx::FP_MASKED);
         set(self.cr0 & cr0::PE != 0, Ctx::PE);
         set(self.v86(), Ctx::V86);
+        set(self.generation == crate::Generation::I80286, Ctx::I80286);
         set(self.cpl == 3, Ctx::USER);
         self.state.ctx = Ctx(ctx);
         self.ip_mask = match ctx & 3 {
@@ -334,6 +338,7 @@ impl Cpu {
         self.fault_address = other.fault_address;
         self.msr = other.msr.clone();
         self.x87 = other.x87.clone();
+        self.generation = other.generation;
         self.flush_tlb();
         self.update_context();
     }

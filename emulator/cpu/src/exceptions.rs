@@ -201,7 +201,7 @@ impl Cpu {
 
     /// SDM Vol. 2, "INT n", REAL-ADDRESS-MODE.
     fn deliver_real(&mut self, event: &Event) -> Result<(), Fault> {
-        let entry = u64::from(event.vector) * 4;
+        let entry = u64::from(self.real_mode_vector(event)) * 4;
         if entry + 3 > self.idtr.limit.into() {
             return Err(Fault::with_error(vector::GP, event.idt_error()));
         }

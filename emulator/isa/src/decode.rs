@@ -2,7 +2,7 @@
 
 use crate::insn::{Ctx, Insn, Mem, Mode, Operand, Rep, Seg};
 use crate::ops::{Cond, Width};
-use iced_x86::{Code, ConditionCode, Decoder, DecoderError, DecoderOptions, Instruction, MemorySize, OpKind, Register};
+use iced_x86::{Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, MemorySize, OpKind, Register};
 
 /// The longest x86 instruction in bytes.
 pub const MAX_LEN: usize = 15;
@@ -26,6 +26,9 @@ pub fn decode(bytes: &[u8], ctx: Ctx, options: u32) -> Decoded {
         Mode::M32 => 32,
         Mode::M64 => 64,
     };
+    if ctx.has(Ctx::I80286) {
+        return decode_286(bytes, ctx);
+    }
     let bytes = bytes.get(..MAX_LEN).unwrap_or(bytes);
     let mut decoder = Decoder::with_ip(bits, bytes, 0, options);
     let mut insn = decoder.decode();
@@ -40,6 +43,31 @@ pub fn decode(bytes: &[u8], ctx: Ctx, options: u32) -> Decoded {
 
 /// The decoder options of the default CPU model.
 pub const DEFAULT_OPTIONS: u32 = DecoderOptions::NONE;
+
+/// As an 80286 decodes: at most 10 bytes, LOCK before anything, no size prefixes, no FS and GS, and no instruction of later
+/// times (iAPX 286 Programmer's Reference).
+fn decode_286(bytes: &[u8], ctx: Ctx) -> Decoded {
+    const MAX_LEN_286: usize = 10;
+    let bytes = bytes.get(..MAX_LEN_286).unwrap_or(bytes);
+    let mut decoder = Decoder::with_ip(16, bytes, 0, DecoderOptions::NO_INVALID_CHECK);
+    let mut insn = decoder.decode();
+    if decoder.last_error() == DecoderError::NoMoreBytes {
+        return if bytes.len() >= MAX_LEN_286 { Decoded::TooLong } else { Decoded::NeedMore };
+    }
+    let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0xf0 | 0xf2 | 0xf3);
+    let opcode = bytes.iter().copied().find(|b| !is_prefix(b)).unwrap_or(0);
+    let of_its_time = |f: &CpuidFeature| {
+        use CpuidFeature as F;
+        matches!(f, F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL286_ONLY | F::FPU | F::FPU287 | F::FPU287XL_ONLY)
+    };
+    let later = matches!(opcode, 0x64..=0x67)
+        || !insn.code().cpuid_features().iter().all(of_its_time)
+        || (0..insn.op_count()).any(|n| matches!(insn.op_register(n), Register::FS | Register::GS));
+    if later {
+        insn.set_code(Code::INVALID);
+    }
+    Decoded::Insn(lower(&insn, ctx))
+}
 
 /// On a CPU without BMI1 and LZCNT the F3h before BSF and BSR means nothing, and compilers count on it.
 fn without_bmi1_and_lzcnt(code: Code) -> Code {

@@ -59,6 +59,9 @@ impl Ctx {
     /// CPL is 3.
     pub const USER: u32 = 1 << 10;
 
+    /// An 80286: the instructions and encodings of that time.
+    pub const I80286: u32 = 1 << 11;
+
     /// The size of code.
     #[inline]
     #[must_use]

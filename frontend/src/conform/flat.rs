@@ -7,7 +7,7 @@ use egret_bus::{GuestRam, Phys};
 use egret_cpu::cpu::Intercept;
 use egret_cpu::interp::{Blocks, Execute};
 use egret_cpu::state::{attention, cr0, cr4, efer};
-use egret_cpu::{Cpu, Engine, Exit, SegReg, System};
+use egret_cpu::{Cpu, Engine, Exit, Generation, SegReg, System};
 use egret_isa::fp::f80::F80;
 use egret_jit::JitEngine;
 use std::collections::BTreeMap;
@@ -185,6 +185,7 @@ impl<C: Core> Bench<C> {
         for at in self.dirty.drain(..) {
             self.cpu.write_phys(at, 1, HLT.into());
         }
+        self.cpu.generation = if v.model == Model::I80286 { Generation::I80286 } else { Generation::Current };
         self.cpu.reset();
         self.cpu.unknown.clear();
         self.cpu.intercept = (!v.delivers).then_some(Intercept::Armed);

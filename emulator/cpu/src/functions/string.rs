@@ -83,7 +83,7 @@ fn repeat(cpu: &mut Cpu, i: &Insn, mut body: impl FnMut(&mut Cpu, &Run, u64) -> 
             cpu.state.rip = cpu.state.rip.wrapping_sub(i.len.into()) & cpu.ip_mask;
             return Ok(());
         }
-        let (done, stop) = body(cpu, &run, left.min(budget))?;
+        let (done, stop) = body(cpu, &run, left.min(budget)).map_err(|fault| cpu.string_fault(i, fault))?;
         run.count(cpu, done);
         if stop || !run.rep {
             return Ok(());
