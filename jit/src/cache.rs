@@ -38,10 +38,11 @@ pub struct Found {
 struct Fast {
     phys: u64,
     ctx: Ctx,
-    found: Found,
+    /// `None`: there is no code, and no need to look for it again.
+    found: Option<Found>,
 }
 
-const NOWHERE: Fast = Fast { phys: u64::MAX, ctx: Ctx(0), found: Found { code: 0, entry: 0, rip: None } };
+const NOWHERE: Fast = Fast { phys: u64::MAX, ctx: Ctx(0), found: None };
 const FAST: usize = 1 << 12;
 
 /// All installed regions.
@@ -81,23 +82,23 @@ impl Cache {
     pub fn find(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
         let slot = &self.fast[fast_index(phys)];
         if slot.phys == phys && slot.ctx == ctx {
-            return Some(slot.found);
+            return slot.found;
         }
-        self.find_slow(phys, ctx)
+        let found = self.look_up(phys, ctx);
+        self.fast[fast_index(phys)] = Fast { phys, ctx, found };
+        found
     }
 
-    fn find_slow(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
+    fn look_up(&self, phys: u64, ctx: Ctx) -> Option<Found> {
         let (number, entry) = *self.map.get(&(phys, ctx))?;
         let region = self.regions.get(&number)?;
         let entry = region.entries.get(entry as usize)?;
         let rip = region.base.map(|b| b.wrapping_add(phys & 0xfff) & 0xffff_ffff);
-        let found = Found { code: region.code, entry: &raw const *entry as u64, rip };
-        self.fast[fast_index(phys)] = Fast { phys, ctx, found };
-        Some(found)
+        Some(Found { code: region.code, entry: &raw const *entry as u64, rip })
     }
 
-    /// Adds a region whose code was placed. Entries that others had go to it; regions left without any are dropped.
-    pub fn insert(&mut self, compiled: Compiled, placed: Placed) {
+    /// Adds a region whose code was placed. Entries that others had go to it; regions left without any are dropped: how many.
+    pub fn insert(&mut self, compiled: Compiled, placed: Placed) -> usize {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let calls = compiled.calls.as_ptr() as u64;
@@ -125,6 +126,7 @@ impl Cache {
         };
         self.regions.insert(number, region);
         self.fast.fill(NOWHERE);
+        let before = self.regions.len();
         for loser in losers {
             let entered = self.regions.get(&loser).is_some_and(|r| {
                 r.offsets.iter().any(|o| self.map.get(&(r.page + u64::from(*o), r.ctx)).is_some_and(|(owner, _)| *owner == loser))
@@ -133,6 +135,7 @@ impl Cache {
                 self.kill(loser);
             }
         }
+        before - self.regions.len()
     }
 
     /// Entries of the regions of a page that were made from the byte at `phys` too.

@@ -8,12 +8,12 @@ use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
 use crate::region::{PAGE, Request};
-use crate::vm::{Jump, Stubs, Vm, exit, jump_index};
+use crate::vm::{Jump, PAGE_JUMPS, Stubs, Vm, exit, jump_index};
 use egret_cpu::Phys;
 use egret_cpu::interp::Next;
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, State};
-use egret_isa::insn::Mode;
+use egret_isa::insn::{Ctx, Mode};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Duration;
 
@@ -109,6 +109,8 @@ pub struct JitEngine {
     /// How often regions of a page were killed by writes: code that keeps changing has to get hotter each time.
     restless: FxHashMap<u64, u32>,
     link: bool,
+    /// The jump cache has jumps to where the instruction pointer is not the linear address.
+    segmented: bool,
     clears: u64,
     counters: Counters,
 }
@@ -156,6 +158,7 @@ impl JitEngine {
             refused: FxHashSet::default(),
             restless: FxHashMap::default(),
             link: false,
+            segmented: false,
             clears: 0,
             counters: Counters::default(),
         })
@@ -249,8 +252,7 @@ impl JitEngine {
 
     fn run_compiled(&mut self, cpu: &mut Cpu, found: Found) {
         if self.vm.flushes != cpu.flushes() {
-            self.clear_jumps();
-            self.vm.flushes = cpu.flushes();
+            self.forget_flushed(cpu);
         }
         let before = cpu.state.budget;
         let code = self.enter(cpu, found);
@@ -300,10 +302,28 @@ impl JitEngine {
             return;
         }
         let rip = cpu.state.rip;
+        self.segmented |= cpu.linear_ip() != rip;
         self.vm.jumps[jump_index(rip)] = Jump { rip, key: Vm::key(cpu), code: found.code, entry: found.entry };
     }
 
+    /// Forgets the jumps to pages whose translation was flushed.
+    fn forget_flushed(&mut self, cpu: &Cpu) {
+        // Only in 64-bit code, and flat code, is the linear address the instruction pointer.
+        let flat = cpu.code64() || cpu.state.ctx.has(Ctx::FLAT);
+        match cpu.flushed_since(self.vm.flushes).filter(|_| flat && !self.segmented) {
+            Some(pages) => {
+                for page in pages {
+                    let first = jump_index(page) & !((1 << PAGE_JUMPS) - 1);
+                    self.vm.jumps[first..first + (1 << PAGE_JUMPS)].fill(Jump::EMPTY);
+                }
+            }
+            None => self.clear_jumps(),
+        }
+        self.vm.flushes = cpu.flushes();
+    }
+
     fn clear_jumps(&mut self) {
+        self.segmented = false;
         self.vm.jumps.fill(Jump::EMPTY);
         self.link = false;
         self.counters.jump_clears += 1;
@@ -427,13 +447,16 @@ impl JitEngine {
             self.counters.failed += 1;
             return;
         };
+        let mut gone = 0;
         if let Some(segment) = placed.evicted {
-            self.counters.evicted += self.cache.kill_segment(segment) as u64;
+            gone = self.cache.kill_segment(segment);
+            self.counters.evicted += gone as u64;
         }
         cpu.mark_code(compiled.page);
-        self.cache.insert(compiled, placed);
-        // Some entries may have moved from older regions to this one, and some regions may be gone.
-        self.clear_jumps();
+        gone += self.cache.insert(compiled, placed);
+        if gone > 0 {
+            self.clear_jumps();
+        }
     }
 }
 

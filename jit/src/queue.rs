@@ -8,6 +8,8 @@ use parking_lot::{Condvar, Mutex};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -62,6 +64,7 @@ pub struct Done {
 pub struct Queue {
     shared: Arc<(Mutex<Shared>, Condvar)>,
     done: Receiver<Done>,
+    finished: Arc<AtomicUsize>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -73,15 +76,16 @@ impl Queue {
     pub fn new(threads: usize, tuning: Tuning) -> Result<Queue, CompileError> {
         let shared: Arc<(Mutex<Shared>, Condvar)> = Arc::default();
         let (send, done) = unbounded();
+        let finished: Arc<AtomicUsize> = Arc::default();
         let mut workers = Vec::new();
         for n in 0..threads {
-            let (shared, send) = (shared.clone(), send.clone());
+            let (shared, send, finished) = (shared.clone(), send.clone(), finished.clone());
             let compiler = Compiler::new(tuning)?;
             let thread = std::thread::Builder::new().name(format!("egret-jit-{n}"));
-            let worker = thread.spawn(move || work(&shared, &send, compiler)).map_err(|e| CompileError::Host(e.to_string()))?;
+            let worker = thread.spawn(move || work(&shared, &send, &finished, compiler)).map_err(|e| CompileError::Host(e.to_string()))?;
             workers.push(worker);
         }
-        Ok(Queue { shared, done, workers })
+        Ok(Queue { shared, done, finished, workers })
     }
 
     /// Adds a request. What was dropped to make room comes back.
@@ -124,7 +128,12 @@ impl Queue {
 
     /// A finished request, if there is one.
     pub fn done(&self) -> Option<Done> {
-        self.done.try_recv().ok()
+        if self.finished.load(Acquire) == 0 {
+            return None;
+        }
+        let done = self.done.try_recv().ok()?;
+        self.finished.fetch_sub(1, AcqRel);
+        Some(done)
     }
 
     /// Requests that wait.
@@ -148,7 +157,7 @@ impl Drop for Queue {
     }
 }
 
-fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, mut compiler: Compiler) {
+fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, finished: &AtomicUsize, mut compiler: Compiler) {
     let (lock, wake) = shared;
     loop {
         let mut guard = lock.lock();
@@ -167,5 +176,6 @@ fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, mut compiler: Co
         if send.send(Done { key: job.key, result, waited }).is_err() {
             return;
         }
+        finished.fetch_add(1, Release);
     }
 }

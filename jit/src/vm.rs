@@ -20,7 +20,9 @@ pub mod exit {
 }
 
 /// Entries of the jump cache.
-pub const JUMPS: usize = 4096;
+pub const JUMPS: usize = 16384;
+/// log2 of the jump cache's entries for one page.
+pub const PAGE_JUMPS: u32 = 6;
 
 /// Where compiled code for a linear address is.
 #[repr(C)]
@@ -121,8 +123,10 @@ impl Vm {
     }
 }
 
-/// The jump cache's index of an instruction pointer. Compiled code computes the same.
+/// The jump cache's index of an instruction pointer: the page chooses a group, the offset a place in it, so that a page can be
+/// forgotten by itself. Compiled code computes the same.
 #[must_use]
 pub fn jump_index(rip: u64) -> usize {
-    ((rip ^ rip >> 12) & (JUMPS as u64 - 1)) as usize
+    let group = (rip >> 12 ^ rip >> 20) << PAGE_JUMPS & (JUMPS as u64 - 1);
+    (group ^ (rip ^ rip >> PAGE_JUMPS) & ((1 << PAGE_JUMPS) - 1)) as usize
 }

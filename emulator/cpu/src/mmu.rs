@@ -63,12 +63,22 @@ pub(crate) struct Contexts {
     huge: bool,
     /// How often translations were forgotten under a context number that lives on.
     flushes: u64,
+    /// The last of them: linear pages, or [`Contexts::ALL`], by `flushes` modulo its size.
+    flushed: [u64; Contexts::LOG],
 }
 
 impl Contexts {
     const REMEMBERED: usize = 16;
     const LAST: u64 = 1023;
     const NO_PCID: u16 = 0xffff;
+    const LOG: usize = 32;
+    /// In the log: everything.
+    const ALL: u64 = 1;
+
+    fn log(&mut self, what: u64) {
+        self.flushed[(self.flushes % Contexts::LOG as u64) as usize] = what;
+        self.flushes = self.flushes.wrapping_add(1);
+    }
 }
 
 impl Default for Contexts {
@@ -81,6 +91,7 @@ impl Default for Contexts {
             large: [0; 64],
             huge: false,
             flushes: 0,
+            flushed: [Self::ALL; Self::LOG],
         }
     }
 }
@@ -89,8 +100,9 @@ impl Cpu {
     /// Forgets all translations of all contexts.
     pub fn flush_tlb(&mut self) {
         self.state.tlb.clear();
-        let flushes = self.contexts.flushes.wrapping_add(1);
-        self.contexts = Contexts { flushes, ..Contexts::default() };
+        let (flushes, flushed) = (self.contexts.flushes, self.contexts.flushed);
+        self.contexts = Contexts { flushes, flushed, ..Contexts::default() };
+        self.contexts.log(Contexts::ALL);
         self.update_tlb_key();
     }
 
@@ -141,7 +153,7 @@ impl Cpu {
             self.flush_tlb();
         } else {
             self.state.tlb.clear_page(linear);
-            self.contexts.flushes = self.contexts.flushes.wrapping_add(1);
+            self.contexts.log(linear & !0xfff);
         }
     }
 
@@ -151,6 +163,16 @@ impl Cpu {
     #[must_use]
     pub fn flushes(&self) -> u64 {
         self.contexts.flushes
+    }
+
+    /// The linear pages whose translations were forgotten since [`Cpu::flushes`] was `since`; `None` when it was more than
+    /// single pages, or too long ago to tell.
+    #[must_use]
+    pub fn flushed_since(&self, since: u64) -> Option<impl Iterator<Item = u64> + '_> {
+        let c = &self.contexts;
+        let count = c.flushes.wrapping_sub(since);
+        let pages = move || (0..count).map(move |n| c.flushed[(since.wrapping_add(n) % Contexts::LOG as u64) as usize]);
+        (count <= Contexts::LOG as u64 && pages().all(|p| p != Contexts::ALL)).then(pages)
     }
 
     fn pcid(&self) -> u16 {

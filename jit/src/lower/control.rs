@@ -2,7 +2,7 @@
 
 use super::{Fl, Inherited, Lower, Lv};
 use crate::region::{End, Target};
-use crate::vm::{CallSite, JUMPS, Jump, Stubs, Vm, exit};
+use crate::vm::{CallSite, JUMPS, Jump, PAGE_JUMPS, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
@@ -99,9 +99,15 @@ impl Lower<'_, '_> {
         self.b.seal_block(look);
         self.b.switch_to_block(look);
         let vm = self.load_state(I64, offset_of!(State, engine));
-        let high = self.b.ins().ushr_imm_u(rip, 12);
-        let hash = self.b.ins().bxor(rip, high);
-        let index = self.b.ins().band_imm_u(hash, JUMPS as i64 - 1);
+        // As `jump_index` does it.
+        let (page, high) = (self.b.ins().ushr_imm_u(rip, 12), self.b.ins().ushr_imm_u(rip, 20));
+        let group = self.b.ins().bxor(page, high);
+        let group = self.b.ins().ishl_imm_u(group, i64::from(PAGE_JUMPS));
+        let group = self.b.ins().band_imm_u(group, JUMPS as i64 - 1);
+        let low = self.b.ins().ushr_imm_u(rip, i64::from(PAGE_JUMPS));
+        let low = self.b.ins().bxor(rip, low);
+        let place = self.b.ins().band_imm_u(low, (1 << PAGE_JUMPS) - 1);
+        let index = self.b.ins().bxor(group, place);
         let offset = self.b.ins().ishl_imm_u(index, i64::from(size_of::<Jump>().trailing_zeros()));
         let jump = self.b.ins().iadd(vm, offset);
         let field = |l: &mut Self, at: usize| l.b.ins().load(I64, l.places.vm, jump, (offset_of!(Vm, jumps) + at) as i32);
