@@ -60,6 +60,9 @@ const PATIENCE: u32 = 3;
 /// Most entries that are taken over from an older region of the same code.
 const MAX_ENTRIES: usize = 24;
 
+/// Blocks entered less than this fraction of the threshold are left out of regions.
+const WARM: u32 = 16;
+
 type Enter = unsafe extern "C" fn(*mut State, u64, u64) -> u64;
 
 /// What the engine has counted.
@@ -377,10 +380,16 @@ impl JitEngine {
     /// Asks for the block at the instruction pointer to be compiled.
     fn request(&mut self, cpu: &mut Cpu, phys: u64, heat: u32) {
         let key = (phys, cpu.state.ctx);
-        if self.pending.contains(&key) || self.refused.contains(&key) {
+        let page = phys & !0xfff;
+        if self.refused.contains(&key) {
             return;
         }
-        let page = phys & !0xfff;
+        // What waits gets hotter now and then, and blocks of one page are compiled together.
+        let waits = self.pending.contains(&key);
+        let look = !waits || (heat / self.options.threshold).is_power_of_two();
+        if look && self.queue.as_ref().is_some_and(|q| q.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16)) || waits {
+            return;
+        }
         let kills = self.restless.get(&page).map_or(0, |n| n.saturating_sub(PATIENCE));
         if kills > 0 && heat < self.options.threshold.saturating_mul(8).saturating_mul(1 << kills.min(20)) {
             return;
@@ -394,8 +403,13 @@ impl JitEngine {
         let mut entries = vec![offset];
         entries.extend(self.cache.entries_around(phys, ctx).into_iter().filter(|o| *o != offset).take(MAX_ENTRIES));
         let base = (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff);
-        let known =
-            if self.options.unreached { (0..PAGE as u16).collect() } else { self.interp.starts(page, ctx).map(|(o, _)| o).collect() };
+        // Blocks that hardly ever run are not worth compiling along.
+        let warm = self.options.threshold / WARM;
+        let known = if self.options.unreached {
+            (0..PAGE as u16).collect()
+        } else {
+            self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
+        };
         let request = Request { page, ctx, base, bytes, entries, known };
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);

@@ -71,6 +71,9 @@ pub struct Queue {
 /// Most requests that wait; the coldest are dropped beyond that, for a block that stays hot asks again.
 const MOST: usize = 1024;
 
+/// Most entries that one request collects.
+const MOST_ENTRIES: usize = 24;
+
 impl Queue {
     /// Starts `threads` workers.
     pub fn new(threads: usize, tuning: Tuning) -> Result<Queue, CompileError> {
@@ -102,6 +105,30 @@ impl Queue {
         drop(shared);
         wake.notify_one();
         dropped
+    }
+
+    /// Adds an entry to a request that waits for the same page and context, and makes it as hot as this entry if it is
+    /// colder. False when there is none, or it has entries enough.
+    pub fn join(&self, heat: u32, page: u64, ctx: Ctx, entry: u16) -> bool {
+        let mut shared = self.shared.0.lock();
+        let same = |j: &Job| j.request.page == page && j.request.ctx == ctx && j.request.base.is_none();
+        let Some(found) = shared.jobs.iter().find(|j| same(j)) else { return false };
+        let known = found.request.entries.contains(&entry);
+        if !known && found.request.entries.len() >= MOST_ENTRIES {
+            return false;
+        }
+        if known && found.heat >= heat {
+            return true;
+        }
+        let mut jobs = std::mem::take(&mut shared.jobs).into_vec();
+        if let Some(job) = jobs.iter_mut().find(|j| same(j)) {
+            job.heat = job.heat.max(heat);
+            if !known {
+                job.request.entries.push(entry);
+            }
+        }
+        shared.jobs = jobs.into();
+        true
     }
 
     /// Drops the requests for a page. Their keys come back.
