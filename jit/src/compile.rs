@@ -10,6 +10,7 @@ use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{Context, control::ControlPlane};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use egret_isa::insn::{Ctx, Insn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Why nothing was compiled.
@@ -104,8 +105,15 @@ impl Compiler {
     pub fn compile(&mut self, request: Request) -> Result<Compiled, CompileError> {
         let start = Instant::now();
         let region = Region::find(&request).ok_or(CompileError::Empty)?;
-        let calls = self.lower(&region);
-        let code = self.finish()?;
+        // The guest chooses what is compiled: what panics here, be it Cranelift, must cost no more than the region.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let calls = self.lower(&region);
+            self.finish().map(|code| (calls, code))
+        }));
+        let (calls, code) = outcome.unwrap_or_else(|_| {
+            (self.context, self.builder) = (Context::new(), FunctionBuilderContext::new());
+            Err(CompileError::Codegen("panic".to_owned()))
+        })?;
         Ok(Compiled {
             page: request.page,
             ctx: request.ctx,

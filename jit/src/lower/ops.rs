@@ -196,6 +196,7 @@ impl Lower<'_, '_> {
             let leave = self.leave_block();
             let code = self.iconst(exit::INTERPRET);
             self.jump(leave, &[code]);
+            self.fill_leave();
             self.ended = true;
         }
     }

@@ -496,6 +496,10 @@ impl Lower<'_, '_> {
             self.store_state(word, offset_of!(State, result) + 8);
         }
         let (x, y) = (self.scalar(f, a), self.scalar(f, b));
+        // MXCSR keeps the flags of a comparison that nobody looks at, too, so its result is stored: at another place than the one
+        // before, for of two stores to one place Cranelift keeps the second only.
+        let unordered = self.b.ins().fcmp(FloatCC::Unordered, x, y);
+        self.store_state(unordered, offset_of!(State, result) + if self.executed & 1 == 0 { 0 } else { 4 });
         let mut word = None;
         for (cc, shift) in [(FloatCC::UnorderedOrLessThan, 0), (FloatCC::Unordered, 2), (FloatCC::UnorderedOrEqual, 6)] {
             let bit = self.b.ins().fcmp(cc, x, y);
