@@ -470,13 +470,15 @@ impl Lower<'_, '_> {
     /// Truncation. Out of range, which x86 answers with the integer indefinite, is the interpreter's.
     fn truncate(&mut self, f: Fmt, to: Type, b: Value) -> Value {
         let v = self.scalar(f, b);
-        let magnitude = self.b.ins().fabs(v);
-        let limit = (1u64 << (to.bits() - 1)) as f64;
-        let limit = match f {
-            Fmt::F32 => self.b.ins().f32const(limit as f32),
-            Fmt::F64 => self.b.ins().f64const(limit),
+        // Compared as an integer: a floating-point comparison raises DE for a denormal, which CVTTSD2SI does not.
+        let (whole, limit) = match f {
+            Fmt::F32 => (I32, u64::from(((1u64 << (to.bits() - 1)) as f32).to_bits())),
+            Fmt::F64 => (I64, ((1u64 << (to.bits() - 1)) as f64).to_bits()),
         };
-        let outside = self.b.ins().fcmp(FloatCC::UnorderedOrGreaterThanOrEqual, magnitude, limit);
+        let bits = self.bitcast(whole, v);
+        let twice = self.b.ins().ishl_imm_u(bits, 1);
+        let magnitude = self.b.ins().ushr_imm_u(twice, 1);
+        let outside = self.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, magnitude, limit as i64);
         self.leave_if(outside);
         let r = self.b.ins().fcvt_to_sint_sat(to, v);
         let wide = if to == I64 { r } else { self.b.ins().uextend(I64, r) };
