@@ -2,11 +2,11 @@
 
 use egret_guests::tests_kernels::{self, TestKernel};
 use egret_machine::{ClockSource, Stop};
-use egret_tests::ENGINES;
 use egret_tests::machine::Guest;
+use egret_tests::{COMPARED, ENGINES};
 
 fn run(kernel: TestKernel, clock: ClockSource) {
-    for (engine, make) in ENGINES {
+    for (engine, make) in ENGINES.iter().chain(COMPARED) {
         let mut guest = Guest::new(kernel.image.clone(), "", make(), clock).expect("boots");
         let stop = guest.run(120);
         let text = guest.console.text();

@@ -85,7 +85,10 @@ fn template() -> &'static [u8] {
         gates(&mut m);
         tasks(&mut m);
         pages(&mut m);
-        m[HANDLERS as usize..HANDLERS as usize + 0x4000].fill(0xf4);
+        // Who runs off the program, or is called, halts.
+        for at in [SUPERVISOR_CODE, USER_CODE, HANDLERS] {
+            m[at as usize..at as usize + 0x4000].fill(0xf4);
+        }
         let mut rng = Rng::new(1);
         m[DATA as usize..].fill_with(|| if rng.one_in(2) { 0 } else { rng.next() as u8 });
         m

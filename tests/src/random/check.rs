@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Instructions of one entry.
-const BUDGET: i64 = 100;
+const BUDGET: i64 = 300;
 /// Longest time of one entry. The promise is that a machine stops within a second; this is so long because other programs may
 /// hold the host up.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -71,6 +71,8 @@ pub struct Pair {
     engine: Box<dyn Engine>,
     bench: Bench,
     reference: Option<(Interp, Bench)>,
+    /// Bytes between two entries into a program: more of them for an engine that is slow to start.
+    pub stride: usize,
     /// Counts.
     pub totals: Totals,
 }
@@ -79,13 +81,19 @@ impl Pair {
     /// Runs programs on the engine alone.
     #[must_use]
     pub fn alone(make: fn() -> Box<dyn Engine>) -> Pair {
-        Pair { make, engine: make(), bench: Bench::default(), reference: None, totals: Totals::default() }
+        Pair { make, engine: make(), bench: Bench::default(), reference: None, stride: 4, totals: Totals::default() }
     }
 
     /// Runs programs on the engine and on the interpreter.
     #[must_use]
     pub fn compared(make: fn() -> Box<dyn Engine>) -> Pair {
         Pair { reference: Some(Default::default()), ..Pair::alone(make) }
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     /// Runs a program from all its entries. After a failure everything starts anew.
@@ -97,9 +105,9 @@ impl Pair {
             Ok(Err(what)) => what,
             Err(panic) => format!("panic: {}", message(&*panic)),
         };
-        let totals = self.totals;
+        let (totals, stride) = (self.totals, self.stride);
         *self = if self.reference.is_some() { Pair::compared(self.make) } else { Pair::alone(self.make) };
-        self.totals = totals;
+        (self.totals, self.stride) = (totals, stride);
         Err(Failure { program: program.clone(), entry: at, what })
     }
 
@@ -110,7 +118,7 @@ impl Pair {
         }
         self.totals.programs += 1;
         self.totals.bytes += program.code.len() as u64;
-        for entry in program.entries() {
+        for entry in program.entries(self.stride) {
             *at = entry;
             self.entry(program, entry)?;
         }

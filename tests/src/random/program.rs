@@ -86,9 +86,6 @@ pub struct Program {
     pub board: bool,
 }
 
-/// Bytes between two entries.
-pub const STRIDE: usize = 4;
-
 impl Program {
     /// Most bytes in a program.
     pub const MAX: usize = 64;
@@ -100,15 +97,38 @@ impl Program {
         let start = *rng.pick(&Start::ALL);
         let code = match rng.below(4) {
             0 => (0..Self::MAX).map(|_| rng.next() as u8).collect(),
+            1 => Self::loops(&mut rng, start),
             _ => Self::mutated(&mut rng, start),
         };
         let offset = if rng.one_in(8) { 0x1000 - 1 - rng.below(Self::MAX as u64) } else { rng.below(16) };
         Program { seed, start, code, offset, board: rng.one_in(8) }
     }
 
-    /// Where it can be entered.
-    pub fn entries(&self) -> impl Iterator<Item = usize> + use<> {
-        (0..self.code.len()).step_by(STRIDE)
+    /// Where it is entered.
+    pub fn entries(&self, stride: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.code.len()).step_by(stride.max(1))
+    }
+
+    /// Loops of valid instructions, one behind the other, with a way out of or across most of them.
+    fn loops(rng: &mut Rng, start: Start) -> Vec<u8> {
+        const LOOP: u8 = 0xe2;
+        const JCC: u8 = 0x70;
+        let all = examples(start.bits());
+        let mut code = Vec::new();
+        while code.len() < Self::MAX {
+            let first = code.len();
+            for _ in 0..1 + rng.below(5) {
+                code.extend_from_slice(rng.pick(all).as_slice());
+                if rng.one_in(2) {
+                    code.extend_from_slice(&[JCC | rng.below(16) as u8, rng.below(6) as u8]);
+                }
+            }
+            let back = (first as i64 - code.len() as i64 - 2).max(-128) as u8;
+            let end = if rng.one_in(2) { LOOP } else { JCC | rng.below(16) as u8 };
+            code.extend_from_slice(&[end, back]);
+        }
+        code.truncate(Self::MAX);
+        code
     }
 
     /// Valid instructions one after the other, some with a bit flipped or a byte replaced, some with prefixes.
