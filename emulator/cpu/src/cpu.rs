@@ -77,6 +77,8 @@ pub struct Cpu {
     pub efer: u64,
     /// The x87 FPU and the MMX registers.
     pub x87: X87,
+    /// Rights of the protection keys of user pages. Change it with [`Cpu::set_pkru`].
+    pub pkru: u32,
     /// Current privilege level.
     pub cpl: u8,
     /// DR0-DR7.
@@ -140,6 +142,7 @@ impl Cpu {
             cr4: 0,
             efer: 0,
             x87: X87::reset(),
+            pkru: 0,
             cpl: 0,
             dr: [0; 8],
             gdtr: TableReg::default(),
@@ -174,6 +177,8 @@ impl Cpu {
         s.attention = 0;
         s.mxcsr = 0x1f80;
         s.xmm = [0; 16];
+        s.ymm_hi = [0; 16];
+        s.xcr0 = 1;
         s.seg = [SegReg::real(0, 0xffff, 0x93); 6];
         s.seg[Seg::Cs as usize] = SegReg::new(0xf000, 0xffff_0000, 0xffff, 0x9b);
         self.cr0 = cr0::ET | cr0::NW | cr0::CD;
@@ -187,6 +192,7 @@ impl Cpu {
         self.inhibit = crate::exceptions::Inhibit::default();
         self.pending_debug = false;
         self.x87 = X87::reset();
+        self.pkru = 0;
         self.flush_tlb();
         self.update_context();
     }
@@ -274,6 +280,8 @@ impl Cpu {
         set(s.flat(), Ctx::FLAT);
         set(!off, Ctx::X87 | Ctx::MMX);
         set(!off && self.cr4 & cr4::OSFXSR != 0, Ctx::SSE);
+        let avx = self.cr4 & cr4::OSXSAVE != 0 && s.xcr0 & 6 == 6 && self.cr0 & cr0::TS == 0;
+        set(avx && self.cr0 & cr0::PE != 0 && !self.v86(), Ctx::AVX);
         set(s.mxcsr & 0x1f80 == 0x1f80, Ctx::FP_MASKED);
         set(self.cr0 & cr0::PE != 0, Ctx::PE);
         set(self.v86(), Ctx::V86);
@@ -332,12 +340,15 @@ impl Cpu {
         to.mxcsr = from.mxcsr;
         to.system_flags = from.system_flags;
         to.xmm = from.xmm;
+        to.ymm_hi = from.ymm_hi;
+        to.xcr0 = from.xcr0;
         (self.cr0, self.cr2, self.cr3, self.cr4, self.efer) = (other.cr0, other.cr2, other.cr3, other.cr4, other.efer);
         (self.cpl, self.dr, self.gdtr, self.idtr) = (other.cpl, other.dr, other.gdtr, other.idtr);
         (self.ldtr, self.tr, self.pdpte) = (other.ldtr, other.tr, other.pdpte);
         self.fault_address = other.fault_address;
         self.msr = other.msr.clone();
         self.x87 = other.x87.clone();
+        self.pkru = other.pkru;
         self.generation = other.generation;
         self.flush_tlb();
         self.update_context();

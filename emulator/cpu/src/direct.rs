@@ -169,11 +169,7 @@ impl Emit for Cpu {
 
     #[inline(always)]
     fn check_ip(&mut self, target: u64) -> Result<(), Fault> {
-        let ok = if self.code64() {
-            (target as i64) << 16 >> 16 == target as i64
-        } else {
-            target <= u64::from(self.state.seg[Seg::Cs as usize].limit)
-        };
+        let ok = if self.code64() { self.is_canonical(target) } else { target <= u64::from(self.state.seg[Seg::Cs as usize].limit) };
         if ok { Ok(()) } else { Err(Fault::GP0) }
     }
 

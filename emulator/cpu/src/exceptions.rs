@@ -4,7 +4,7 @@
 use crate::Cpu;
 use crate::cpu::Intercept;
 use crate::fault::{Fault, vector};
-use crate::segments::{Descriptor, is_canonical, is_null, kind};
+use crate::segments::{Descriptor, is_null, kind};
 use crate::state::{SegReg, attention, rflags};
 use egret_isa::insn::Seg;
 
@@ -276,7 +276,7 @@ impl Cpu {
             n => self.tss_pointer(0x1c + 8 * n)?,
         } & !15;
         let rip = gate.gate_offset();
-        if !is_canonical(rip) {
+        if !self.is_canonical(rip) {
             return Err(Fault::GP0);
         }
         self.mark_accessed(&target)?;
@@ -318,6 +318,6 @@ impl Cpu {
             return Err(Fault::ts(self.tr.selector));
         }
         let rsp = self.read_system(self.tr.base.wrapping_add(offset), 8)?;
-        if is_canonical(rsp) { Ok(rsp) } else { Err(Fault::SS0) }
+        if self.is_canonical(rsp) { Ok(rsp) } else { Err(Fault::SS0) }
     }
 }

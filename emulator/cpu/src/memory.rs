@@ -120,8 +120,11 @@ impl Cpu {
             return Ok(());
         }
         let last = linear.wrapping_add(u64::from(size) - 1);
-        let ok = |a: u64| (a as i64) << 16 >> 16 == a as i64;
-        if ok(linear) && ok(last) { Ok(()) } else { Err(if seg == Seg::Ss { Fault::SS0 } else { Fault::GP0 }) }
+        if self.is_canonical(linear) && self.is_canonical(last) {
+            Ok(())
+        } else {
+            Err(if seg == Seg::Ss { Fault::SS0 } else { Fault::GP0 })
+        }
     }
 
     /// Translates all pages of an access before any byte moves.

@@ -23,6 +23,7 @@ mod error {
     pub const U: u32 = 1 << 2;
     pub const RSVD: u32 = 1 << 3;
     pub const I: u32 = 1 << 4;
+    pub const PK: u32 = 1 << 5;
 }
 
 /// Page-table entry bits.
@@ -61,6 +62,8 @@ pub(crate) struct Contexts {
     large: [u64; 64],
     /// Whether a translation of a 1 GiB page was taken.
     huge: bool,
+    /// Protection keys of the user pages that translations were taken from, as PKRU has them: two bits a key.
+    keys: u32,
     /// How often translations were forgotten under a context number that lives on.
     flushes: u64,
     /// The last of them: linear pages, or [`Contexts::ALL`], by `flushes` modulo its size.
@@ -90,6 +93,7 @@ impl Default for Contexts {
             victim: 0,
             large: [0; 64],
             huge: false,
+            keys: 0,
             flushes: 0,
             flushed: [Self::ALL; Self::LOG],
         }
@@ -129,6 +133,15 @@ impl Cpu {
                 self.update_tlb_key();
             }
             _ => self.flush_context(),
+        }
+    }
+
+    /// Replaces PKRU. Translations whose key has other rights now are forgotten.
+    pub fn set_pkru(&mut self, value: u32) {
+        let changed = self.pkru ^ value;
+        self.pkru = value;
+        if changed & self.contexts.keys != 0 {
+            self.flush_tlb();
         }
     }
 
@@ -218,7 +231,8 @@ impl Cpu {
         } else if self.efer & efer::LMA == 0 {
             self.walk_pae(linear as u32, access, user)
         } else {
-            self.walk_4level(linear, access, user)
+            let levels = if self.cr4 & cr4::LA57 != 0 { 5 } else { 4 };
+            self.walk_levels(linear, self.cr3 & PHYS_MASK & !0xfff, levels, pte::W | pte::U, access, user)
         }
     }
 
@@ -312,14 +326,24 @@ impl Cpu {
         self.walk_levels(linear.into(), pdpte & PHYS_MASK & !0xfff, 2, pte::W | pte::U, access, user)
     }
 
-    fn walk_4level(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
-        self.walk_levels(linear, self.cr3 & PHYS_MASK & !0xfff, 4, pte::W | pte::U, access, user)
+    /// Whether the protection key of a user page forbids a data access (SDM Vol. 3, "Protection Keys"). Notes the key.
+    fn key_forbids(&mut self, entry: u64, rights: u64, access: Access, user: bool) -> bool {
+        const ACCESS_DISABLE: u32 = 1;
+        const WRITE_DISABLE: u32 = 2;
+        if self.cr4 & cr4::PKE == 0 || self.efer & efer::LMA == 0 || rights & pte::U == 0 || access == Access::Fetch {
+            return false;
+        }
+        let shift = 2 * (entry >> 59 & 15) as u32;
+        self.contexts.keys |= 3 << shift;
+        let forbidden = self.pkru >> shift & 3;
+        let writes = access == Access::Write && (user || self.cr0 & cr0::WP != 0);
+        forbidden & ACCESS_DISABLE != 0 || (writes && forbidden & WRITE_DISABLE != 0)
     }
 
-    /// Walks 8-byte entries from the table at `root` of `level` (4: PML4, 2: page directory) down.
+    /// Walks 8-byte entries from the table at `root` of `level` (5: PML5, 4: PML4, 2: page directory) down.
     fn walk_levels(&mut self, linear: u64, root: u64, level: u32, rights: u64, access: Access, user: bool) -> Result<Page, Fault> {
         'again: loop {
-            let (mut table, mut rights, mut path) = (root, rights, [(0u64, 0u64); 4]);
+            let (mut table, mut rights, mut path) = (root, rights, [(0u64, 0u64); 5]);
             for n in (1..=level).rev() {
                 let bits = 12 + 9 * (n - 1);
                 let at = table + (linear >> bits & 0x1ff) * 8;
@@ -337,8 +361,9 @@ impl Cpu {
                     table = entry & PHYS_MASK & !0xfff;
                     continue;
                 }
-                if !self.permitted(rights, access, user) {
-                    return Err(self.page_fault(linear, access, user, error::P));
+                let key = if self.key_forbids(entry, rights, access, user) { error::PK } else { 0 };
+                if key != 0 || !self.permitted(rights, access, user) {
+                    return Err(self.page_fault(linear, access, user, error::P | key));
                 }
                 for (up, &(at, entry)) in path.iter().enumerate().skip(n as usize - 1).take(level as usize + 1 - n as usize).rev() {
                     let dirty = if access == Access::Write && up == n as usize - 1 { pte::D } else { 0 };
@@ -362,7 +387,7 @@ impl Cpu {
         if self.efer & efer::LMA == 0 {
             bits |= 0x7ff0_0000_0000_0000;
         }
-        if level == 4 {
+        if level >= 4 {
             bits |= pte::PS;
         }
         if leaf && level > 1 {

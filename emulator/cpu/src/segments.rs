@@ -142,9 +142,35 @@ pub(crate) fn rpl(selector: u16) -> u8 {
     (selector & 3) as u8
 }
 
-/// Whether an address is canonical with 48-bit linear addresses.
-pub(crate) fn is_canonical(address: u64) -> bool {
-    (address as i64) << 16 >> 16 == address as i64
+/// Whether an address is canonical: bits `width` and up repeat the one below.
+fn canonical_with(address: u64, width: u32) -> bool {
+    (address as i64) << (64 - width) >> (64 - width) == address as i64
+}
+
+impl Cpu {
+    /// Whether a linear address is canonical with the paging in force: 48 bits, with CR4.LA57 57.
+    #[inline]
+    #[must_use]
+    pub fn is_canonical(&self, address: u64) -> bool {
+        canonical_with(address, if self.cr4 & crate::state::cr4::LA57 != 0 { 57 } else { 48 })
+    }
+
+    /// The address, or #GP(0) when it is not canonical.
+    pub(crate) fn canonical_address(&self, address: u64) -> Result<u64, Fault> {
+        if self.is_canonical(address) { Ok(address) } else { Err(Fault::GP0) }
+    }
+
+    /// A value for an MSR or a descriptor table's base, or #GP(0). Whether these are canonical depends on what the processor can
+    /// do, not on the paging in force (SDM Vol. 3, "Canonicality Checking").
+    pub(crate) fn canonical_base(&self, address: u64) -> Result<u64, Fault> {
+        if canonical_with(address, self.linear_bits()) { Ok(address) } else { Err(Fault::GP0) }
+    }
+
+    /// The width of linear addresses that CPUID reports.
+    #[must_use]
+    pub fn linear_bits(&self) -> u32 {
+        if self.cr4 & crate::state::cr4::LA57 != 0 { 57 } else { 48 }
+    }
 }
 
 impl Cpu {
@@ -283,7 +309,7 @@ impl Cpu {
     /// The instruction pointer for a transfer into `cs`: canonical, or within the limit.
     pub(crate) fn target(&self, cs: &SegReg, offset: u64) -> Result<u64, Fault> {
         if self.long_mode() && cs.attr & SegReg::L != 0 {
-            return if is_canonical(offset) { Ok(offset) } else { Err(Fault::GP0) };
+            return if self.is_canonical(offset) { Ok(offset) } else { Err(Fault::GP0) };
         }
         let offset = offset & 0xffff_ffff;
         if offset > u64::from(cs.limit) { Err(Fault::GP0) } else { Ok(offset) }

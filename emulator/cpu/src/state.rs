@@ -53,11 +53,13 @@ pub mod cr4 {
     pub const OSFXSR: u64 = 1 << 9;
     pub const OSXMMEXCPT: u64 = 1 << 10;
     pub const UMIP: u64 = 1 << 11;
+    pub const LA57: u64 = 1 << 12;
     pub const FSGSBASE: u64 = 1 << 16;
     pub const PCIDE: u64 = 1 << 17;
     pub const OSXSAVE: u64 = 1 << 18;
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
+    pub const PKE: u64 = 1 << 22;
 }
 
 /// Bits of IA32_EFER.
@@ -243,6 +245,10 @@ pub struct State {
     pub system_flags: u64,
     /// XMM registers (low halves of YMM).
     pub xmm: [u128; 16],
+    /// High halves of the YMM registers.
+    pub ymm_hi: [u128; 16],
+    /// XCR0: the state components that XSAVE manages and AVX needs.
+    pub xcr0: u64,
     /// Address translations.
     pub tlb: Tlb,
 }
@@ -264,6 +270,8 @@ impl Default for State {
             engine: 0,
             system_flags: rflags::FIXED,
             xmm: [0; 16],
+            ymm_hi: [0; 16],
+            xcr0: 1,
             tlb: Tlb::default(),
         }
     }

@@ -61,6 +61,8 @@ impl Ctx {
 
     /// An 80286: the instructions and encodings of that time.
     pub const I80286: u32 = 1 << 11;
+    /// VEX-encoded instructions raise no #NM or #UD (CR4.OSXSAVE = 1, XCR0[2:1] = 11b, CR0.TS = 0, protected mode, not V86).
+    pub const AVX: u32 = 1 << 12;
 
     /// The size of code.
     #[inline]

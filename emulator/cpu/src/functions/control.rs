@@ -99,8 +99,11 @@ const CR4_KNOWN: u64 = cr4::TSD
     | cr4::UMIP
     | cr4::FSGSBASE
     | cr4::PCIDE
+    | cr4::OSXSAVE
     | cr4::SMEP
-    | cr4::SMAP;
+    | cr4::SMAP
+    | cr4::PKE
+    | cr4::LA57;
 
 const CR3_KEEP: u64 = 1 << 63;
 
@@ -170,7 +173,8 @@ impl Cpu {
     pub fn write_cr4(&mut self, value: u64) -> Result<(), Fault> {
         let changed = value ^ self.cr4;
         let turned = |bit: u64, on: bool| changed & bit != 0 && (value & bit != 0) == on;
-        if value & !CR4_KNOWN != 0 || (self.long_mode() && value & cr4::PAE == 0) {
+        // The number of paging levels cannot change under way.
+        if value & !CR4_KNOWN != 0 || (self.long_mode() && (value & cr4::PAE == 0 || changed & cr4::LA57 != 0)) {
             return Err(Fault::GP0);
         }
         if turned(cr4::PCIDE, true) && (!self.long_mode() || self.cr3 & 0xfff != 0) {
@@ -183,7 +187,7 @@ impl Cpu {
             self.cr4 = was;
             return Err(Fault::GP0);
         }
-        if changed & (cr4::PGE | cr4::PSE | cr4::PAE | cr4::SMEP | cr4::SMAP | cr4::PCIDE) != 0 {
+        if changed & (cr4::PGE | cr4::PSE | cr4::PAE | cr4::SMEP | cr4::SMAP | cr4::PCIDE | cr4::PKE | cr4::LA57) != 0 {
             self.flush_tlb();
         }
         self.update_context();

@@ -4,7 +4,7 @@ use super::Function;
 use crate::Cpu;
 use crate::exceptions::Event;
 use crate::fault::{Fault, vector};
-use crate::segments::{Descriptor, is_canonical, is_null, kind, rpl};
+use crate::segments::{Descriptor, is_null, kind, rpl};
 use crate::state::{SegReg, rflags};
 use crate::task::Reason;
 use egret_isa::emit::Emit;
@@ -324,9 +324,4 @@ impl Cpu {
         }
         Ok(())
     }
-}
-
-/// A canonical address or #GP(0).
-pub(crate) fn canonical(address: u64) -> Result<u64, Fault> {
-    if is_canonical(address) { Ok(address) } else { Err(Fault::GP0) }
 }

@@ -106,7 +106,7 @@ fn piece(len: usize) -> usize {
 }
 
 /// Reads a memory image in the largest pieces that fit.
-fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut [u8]) -> Result<(), Fault> {
+pub(super) fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut [u8]) -> Result<(), Fault> {
     let mut done = 0;
     while done < out.len() {
         let n = piece(out.len() - done);
@@ -118,7 +118,7 @@ fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut [u8]) -> Re
 }
 
 /// Writes a memory image; its first and last byte are checked before anything is written.
-fn write_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, data: &[u8]) -> Result<(), Fault> {
+pub(super) fn write_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, data: &[u8]) -> Result<(), Fault> {
     let last = at.wrapping_add(data.len().saturating_sub(1) as u64) & aw.mask();
     cpu.probe_write(seg, at, 1)?;
     cpu.probe_write(seg, last, 1)?;

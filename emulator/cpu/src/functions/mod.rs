@@ -14,6 +14,7 @@ mod simd;
 mod string;
 mod syscall;
 mod system;
+pub mod xsave;
 
 use crate::Cpu;
 use crate::fault::Fault;
@@ -32,6 +33,7 @@ pub fn lookup(i: &Insn) -> Function {
         .or_else(|| misc::table(i))
         .or_else(|| system_tables(i))
         .or_else(|| fpu::table(i))
+        .or_else(|| xsave::table(i))
         .or_else(|| simd::table(i))
         .unwrap_or(invalid)
 }

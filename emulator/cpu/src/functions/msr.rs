@@ -3,7 +3,6 @@
 use super::Function;
 use crate::Cpu;
 use crate::fault::Fault;
-use crate::functions::far::canonical;
 use crate::state::attention;
 use egret_isa::emit::Emit;
 use egret_isa::insn::{Insn, Seg};
@@ -130,17 +129,17 @@ impl Cpu {
             number::TSC_ADJUST => self.set_tsc_offset(value),
             number::APIC_BASE | number::TSC_DEADLINE | number::X2APIC_FIRST..=number::X2APIC_LAST => self.write_apic(which, value)?,
             number::SYSENTER_CS => self.msr.sysenter_cs = value & 0xffff_ffff,
-            number::SYSENTER_ESP => self.msr.sysenter_esp = canonical(value)?,
-            number::SYSENTER_EIP => self.msr.sysenter_eip = canonical(value)?,
+            number::SYSENTER_ESP => self.msr.sysenter_esp = self.canonical_base(value)?,
+            number::SYSENTER_EIP => self.msr.sysenter_eip = self.canonical_base(value)?,
             number::PAT => self.msr.pat = memory_types(value, |t| matches!(t, 0 | 1 | 4..=7))?,
             number::EFER => self.write_efer(value)?,
             number::STAR => self.msr.star = value,
-            number::LSTAR => self.msr.lstar = canonical(value)?,
-            number::CSTAR => self.msr.cstar = canonical(value)?,
+            number::LSTAR => self.msr.lstar = self.canonical_base(value)?,
+            number::CSTAR => self.msr.cstar = self.canonical_base(value)?,
             number::FMASK if value >> 32 == 0 => self.msr.sfmask = value,
-            number::FS_BASE => self.state.seg[Seg::Fs as usize].base = canonical(value)?,
-            number::GS_BASE => self.state.seg[Seg::Gs as usize].base = canonical(value)?,
-            number::KERNEL_GS_BASE => self.msr.kernel_gs_base = canonical(value)?,
+            number::FS_BASE => self.state.seg[Seg::Fs as usize].base = self.canonical_base(value)?,
+            number::GS_BASE => self.state.seg[Seg::Gs as usize].base = self.canonical_base(value)?,
+            number::KERNEL_GS_BASE => self.msr.kernel_gs_base = self.canonical_base(value)?,
             number::TSC_AUX if value >> 32 == 0 => self.msr.tsc_aux = value,
             // Loading microcode: there is none that would fit, and chips ignore what does not fit.
             number::BIOS_SIGN_ID | number::BIOS_UPDT_TRIG => {}

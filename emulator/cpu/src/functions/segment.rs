@@ -4,8 +4,7 @@ use super::Function;
 use crate::Cpu;
 use crate::cpu::TableReg;
 use crate::fault::Fault;
-use crate::functions::far::canonical;
-use crate::segments::{Descriptor, is_canonical, is_null, kind, rpl};
+use crate::segments::{Descriptor, is_null, kind, rpl};
 use crate::state::{SegReg, attention, cr4};
 use egret_isa::emit::Emit;
 use egret_isa::flags::ZF;
@@ -123,7 +122,7 @@ fn read_table(cpu: &mut Cpu, i: &Insn) -> Result<TableReg, Fault> {
     let size = if cpu.code64() { 8 } else { 4 };
     let base = cpu.read(i.mem.seg, at.wrapping_add(2) & i.mem.width.mask(), size)?;
     let base = if !cpu.code64() && i.opsize == Width::W { base & 0xff_ffff } else { base };
-    Ok(TableReg { base: canonical(base)?, limit })
+    Ok(TableReg { base: cpu.canonical_base(base)?, limit })
 }
 
 /// LGDT: SDM Vol. 2, "LGDT/LIDT—Load Global/Interrupt Descriptor Table Register".
@@ -180,7 +179,7 @@ fn global_descriptor(cpu: &mut Cpu, selector: u16, kinds: &[u8]) -> Result<Descr
     if !d.present() {
         return Err(Fault::np(selector));
     }
-    if cpu.long_mode() && !is_canonical(d.base()) {
+    if cpu.long_mode() && cpu.canonical_base(d.base()).is_err() {
         return Err(Fault::gp(selector));
     }
     Ok(d)
@@ -344,7 +343,7 @@ fn read_base(cpu: &mut Cpu, i: &Insn, seg: Seg) -> Result<(), Fault> {
 fn write_base(cpu: &mut Cpu, i: &Insn, seg: Seg) -> Result<(), Fault> {
     base_access(cpu)?;
     let Operand::Reg(r, w) = i.ops[0] else { return Err(Fault::UD) };
-    let base = canonical(cpu.reg(r) & w.mask())?;
+    let base = cpu.canonical_base(cpu.reg(r) & w.mask())?;
     cpu.state.seg[seg as usize].base = base;
     Ok(())
 }

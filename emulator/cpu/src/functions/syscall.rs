@@ -3,7 +3,6 @@
 use super::Function;
 use crate::Cpu;
 use crate::fault::Fault;
-use crate::functions::far::canonical;
 use crate::state::{SegReg, attention, efer, rflags};
 use egret_isa::emit::Emit;
 use egret_isa::insn::{Insn, Seg};
@@ -65,7 +64,7 @@ fn sysret(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     }
     cpu.privileged()?;
     let long = i.mnemonic == M::Sysretq;
-    let rip = if long { canonical(cpu.reg(RCX))? } else { cpu.reg(RCX) & 0xffff_ffff };
+    let rip = if long { cpu.canonical_address(cpu.reg(RCX))? } else { cpu.reg(RCX) & 0xffff_ffff };
     cpu.set_rflags(cpu.reg(R11) & 0x003c_7fd7);
     let base = (cpu.msr.star >> 48) as u16;
     let cs = base.wrapping_add(if long { 16 } else { 0 }) | 3;
@@ -98,8 +97,8 @@ fn sysexit(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let cut = if long { u64::MAX } else { Width::D.mask() };
     let (rsp, rip) = (cpu.reg(RCX) & cut, cpu.reg(RDX) & cut);
     if long {
-        canonical(rsp)?;
-        canonical(rip)?;
+        cpu.canonical_address(rsp)?;
+        cpu.canonical_address(rip)?;
     }
     let cs = base.wrapping_add(if long { 32 } else { 16 });
     cpu.set_gpr(RSP, Width::Q, rsp);

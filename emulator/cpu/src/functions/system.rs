@@ -3,7 +3,6 @@
 use super::Function;
 use crate::Cpu;
 use crate::fault::Fault;
-use crate::segments::is_canonical;
 use crate::state::{attention, cr4, rflags};
 use egret_isa::emit::Emit;
 use egret_isa::flags::ARITH;
@@ -175,7 +174,7 @@ fn invpcid(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let kind = cpu.reg(r) & w.mask();
     let bad_pcid = low >> 12 != 0 || (cpu.cr4 & cr4::PCIDE == 0 && pcid != 0);
     match kind {
-        0 if bad_pcid || !is_canonical(address) => return Err(Fault::GP0),
+        0 if bad_pcid || !cpu.is_canonical(address) => return Err(Fault::GP0),
         1 if bad_pcid => return Err(Fault::GP0),
         0 => cpu.flush_page(address),
         1 => cpu.flush_pcid(pcid as u16),
