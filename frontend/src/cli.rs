@@ -213,6 +213,11 @@ impl ConformEngines {
     }
 }
 
+fn parse_shard(text: &str) -> Result<(u64, u64), String> {
+    let parts = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    parts.filter(|(k, n)| (1..=*n).contains(k)).ok_or_else(|| format!("'{text}' is no part like 2/5"))
+}
+
 const CONFORM_EXAMPLES: &str = "\
 A PATH is a file, a folder or an archive of tests: MOO (.MOO) as the SingleStepTests suites have them, or Egret's own JSON lines
 (.jsonl); packed (.gz, .xz) or in archives (.tar, .tar.gz, .tar.xz). Flag masks come from metadata.json, in the archive or beside it.
@@ -221,14 +226,16 @@ Exit code 0 when no vector failed, 1 when one did, 2 when a file could not be re
 Examples:
   egret conform 80286.tar.xz
   egret conform tests/vectors --engine all --json
-  egret conform 80386/ --filter shld --fail-fast";
+  egret conform 80386/ --filter shld --fail-fast
+  egret conform 80386/ --engine all --html board.html --junit board.xml
+  egret conform --coverage                  what of the instruction set is implemented, tested, passing";
 
 /// `egret conform`.
 #[derive(Args, Debug)]
 #[command(after_help = CONFORM_EXAMPLES)]
 pub struct ConformArgs {
     /// Files, folders and archives of tests
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "coverage", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// The engines to test
     #[arg(long, value_enum, default_value_t = ConformEngines::Interp)]
@@ -236,9 +243,21 @@ pub struct ConformArgs {
     /// Print one JSON object instead of tables
     #[arg(long)]
     pub json: bool,
-    /// Run only tests of this mnemonic, or with this text in their name
-    #[arg(long, value_name = "TEXT")]
+    /// Show every encoding of the CPU model: implemented, tested by the vectors of PATH [default: tests/vectors], passing
+    #[arg(long)]
+    pub coverage: bool,
+    /// Write the score as a JUnit file
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write the score as one self-contained page, with coverage and failures
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Run only tests of this mnemonic, or whose name has this text in it or matches it as a regular expression
+    #[arg(long, value_name = "TEXT|REGEX")]
     pub filter: Option<String>,
+    /// Run only part K of N equal parts of the tests
+    #[arg(long, value_name = "K/N", value_parser = parse_shard)]
+    pub shard: Option<(u64, u64)>,
     /// Stop at the first failure
     #[arg(long)]
     pub fail_fast: bool,

@@ -3,7 +3,7 @@
 use egret::conform::engine::{End, Final, Outcome, VectorEngine};
 use egret::conform::moo;
 use egret::conform::regs::{Reg, value};
-use egret::conform::runner::{EngineChoice, Settings, run};
+use egret::conform::runner::{EngineChoice, Filter, Settings, run};
 use egret::conform::vector::{Mode, Model, Stop, Vector};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -148,7 +148,7 @@ impl VectorEngine for Obedient {
 }
 
 fn settings() -> Settings {
-    Settings { engines: vec![EngineChoice::Interp, EngineChoice::Jit], jobs: 2, filter: None, fail_fast: false, keep: 2 }
+    Settings { engines: vec![EngineChoice::Interp, EngineChoice::Jit], jobs: 2, filter: None, shard: None, fail_fast: false, keep: 2 }
 }
 
 fn obedient(_: EngineChoice) -> Result<Box<dyn VectorEngine>, String> {
@@ -232,7 +232,7 @@ fn panics_skips_filters_and_bad_files_are_counted() {
     assert_eq!((report.totals().ran, report.totals().skipped), (0, 6));
     assert!(report.text(5).contains("skipped 3: model 8086 not implemented"));
 
-    let filtered = Settings { filter: Some("adc".into()), ..settings() };
+    let filtered = Settings { filter: Some(Filter::new("adc")), ..settings() };
     assert_eq!(run(files, &filtered, &obedient, &AtomicU64::new(0)).unwrap().totals().skipped, 0);
 
     std::fs::write(&file, &add_file(200)[..20_000]).unwrap();

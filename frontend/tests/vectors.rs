@@ -13,7 +13,7 @@ fn report(file: &str, engines: &[EngineChoice]) -> Option<Report> {
         eprintln!("no {}: nothing to run", path.display());
         return None;
     }
-    let settings = Settings { engines: engines.to_vec(), jobs: 2, filter: None, fail_fast: false, keep: 5 };
+    let settings = Settings { engines: engines.to_vec(), jobs: 2, filter: None, shard: None, fail_fast: false, keep: 5 };
     let report = run(&[path], &settings, &make, &AtomicU64::new(0)).expect("the sample can be read");
     assert_eq!(report.errors, []);
     Some(report)

@@ -122,7 +122,9 @@ fn bodies(code: Code, memory: bool) -> Vec<Vec<u8>> {
     // A register form, memory without displacement, and memory by displacement alone.
     let modrm: &[u8] = if memory { &[0x00, 0x05, 0x06] } else { &[0xc0] };
     let with_modrm = modrm.iter().map(|m| [opcode.clone(), vec![m | reg | if *m == 0xc0 { rm } else { 0 }]].concat());
-    [opcode.clone()].into_iter().chain(with_modrm).collect()
+    // 90h with its register field 0 is NOP, not XCHG.
+    let next = [&opcode[..opcode.len() - 1], &[(number as u8).wrapping_add(1)]].concat();
+    [opcode.clone(), next].into_iter().chain(with_modrm).collect()
 }
 
 #[cfg(test)]

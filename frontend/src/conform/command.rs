@@ -1,26 +1,58 @@
 //! `egret conform`.
 
+use super::coverage::Coverage;
+use super::html::html;
+use super::junit::junit;
 use super::report::Report;
-use super::runner::{Factory, Settings, run};
+use super::runner::{Factory, Filter, Settings, run};
+use super::source::SourceError;
 use crate::cli::ConformArgs;
 use crate::console::terminal::say;
 use crate::progress::Progress;
 use egret_hypervisor::exit::ExitCode;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Failures kept for each mnemonic.
 const KEEP: usize = 3;
 
+/// Where the project's own vectors are, seen from a checkout's top.
+const OWN_VECTORS: &str = "tests/vectors";
+
 /// Runs the command with the engines that `make` makes.
 pub fn conform(args: &ConformArgs, make: Factory<'_>) -> ExitCode {
+    let mut paths = args.paths.clone();
+    if args.coverage && paths.is_empty() {
+        paths.extend(Some(PathBuf::from(OWN_VECTORS)).filter(|p| p.is_dir()));
+    }
+    if paths.is_empty() && args.coverage {
+        return print(args, &Coverage::new(None));
+    }
+    match go(args, &paths, make) {
+        Ok(report) => show(args, &report),
+        Err(e) => {
+            say(&e.to_string());
+            ExitCode::Usage
+        }
+    }
+}
+
+fn go(args: &ConformArgs, paths: &[PathBuf], make: Factory<'_>) -> Result<Report, SourceError> {
     let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-    let settings = Settings { engines: args.engine.list(), jobs, filter: args.filter.clone(), fail_fast: args.fail_fast, keep: KEEP };
+    let settings = Settings {
+        engines: args.engine.list(),
+        jobs,
+        filter: args.filter.as_deref().map(Filter::new),
+        shard: args.shard,
+        fail_fast: args.fail_fast,
+        keep: KEEP,
+    };
     let done = AtomicU64::new(0);
     let finished = AtomicBool::new(false);
     let finish = Finish(&finished);
-    let result = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             let progress = Progress::count("vectors");
             while !finished.load(Ordering::Relaxed) {
@@ -28,17 +60,26 @@ pub fn conform(args: &ConformArgs, make: Factory<'_>) -> ExitCode {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let result = run(&args.paths, &settings, make, &done);
+        let result = run(paths, &settings, make, &done);
         drop(finish);
         result
-    });
-    match result {
-        Ok(report) => show(args, &report),
-        Err(e) => {
-            say(&e.to_string());
-            ExitCode::Usage
-        }
-    }
+    })
+}
+
+/// Prints the coverage page.
+fn print(args: &ConformArgs, page: &Coverage) -> ExitCode {
+    let text = if args.json { format!("{}\n", page.json()) } else { page.text() };
+    if io::stdout().write_all(text.as_bytes()).is_err() { ExitCode::Interrupted } else { ExitCode::Ok }
+}
+
+/// Writes the files that the options ask for.
+fn files(args: &ConformArgs, report: &Report) -> Result<(), String> {
+    let put = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+        Some(path) => std::fs::write(path, text()).map_err(|e| format!("{}: {e}", Path::display(path))),
+        None => Ok(()),
+    };
+    put(&args.junit, &|| junit(report))?;
+    put(&args.html, &|| html(report, &Coverage::new(Some(report))))
 }
 
 /// Sets its flag when it goes, also in a panic: the progress thread must end.
@@ -51,9 +92,20 @@ impl Drop for Finish<'_> {
 }
 
 fn show(args: &ConformArgs, report: &Report) -> ExitCode {
-    let text = if args.json { format!("{}\n", report.json()) } else { report.text(args.failures) };
-    if io::stdout().write_all(text.as_bytes()).is_err() {
-        return ExitCode::Interrupted;
+    if args.coverage {
+        let shown = print(args, &Coverage::new(Some(report)));
+        if shown != ExitCode::Ok {
+            return shown;
+        }
+    } else {
+        let text = if args.json { format!("{}\n", report.json()) } else { report.text(args.failures) };
+        if io::stdout().write_all(text.as_bytes()).is_err() {
+            return ExitCode::Interrupted;
+        }
+    }
+    if let Err(e) = files(args, report) {
+        say(&e);
+        return ExitCode::Usage;
     }
     for error in &report.errors {
         say(&error.to_string());

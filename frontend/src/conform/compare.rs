@@ -84,7 +84,9 @@ fn flags(changed: u64, want: u64) -> String {
     bits.map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn number(v: Value) -> String {
+/// A register value in hex.
+#[must_use]
+pub fn number(v: Value) -> String {
     let top = v.iter().rposition(|q| *q != 0).unwrap_or(0);
     let low: String = v[..top].iter().rev().map(|q| format!("{q:016x}")).collect();
     format!("{:#x}{low}", v[top])

@@ -11,8 +11,8 @@ use std::sync::Arc;
 const LINE_LIMIT: usize = 16 << 20;
 /// Most bytes of memory one vector may map.
 const MAP_LIMIT: u64 = 16 << 20;
-/// Longest code.
-const CODE_LIMIT: usize = 4096;
+/// Longest code: a whole program with its data, some of them.
+const CODE_LIMIT: usize = 1 << 20;
 /// Most instructions one vector may run.
 const COUNT_LIMIT: u64 = 1_000_000;
 

@@ -2,9 +2,13 @@
 
 pub mod command;
 pub mod compare;
+pub mod coverage;
 pub mod engine;
+pub mod failure;
 pub mod flat;
+pub mod html;
 pub mod jsonl;
+pub mod junit;
 pub mod masks;
 pub mod moo;
 pub mod regs;

@@ -212,12 +212,14 @@ impl<'a> Reader<'a> {
                 }
                 b"RMSK" | b"RM32" => self.file_masks = registers(&mut body, &id == b"RM32")?,
                 b"META" => {
-                    // Version 1.1: two version bytes, CPU type, opcode, mnemonic, test count, seed, CPU mode.
-                    body.take(27, "META")?;
-                    self.mode = match body.u8("META")? {
-                        0 => Mode::Real,
-                        n => Mode::Unknown(n),
-                    };
+                    // Version 1.1: two version bytes, CPU type, opcode, mnemonic, test count, seed, CPU mode. Before there was no mode.
+                    if body.data.len() > 27 {
+                        body.take(27, "META")?;
+                        self.mode = match body.u8("META")? {
+                            0 => Mode::Real,
+                            n => Mode::Unknown(n),
+                        };
+                    }
                 }
                 _ => {}
             }
@@ -283,7 +285,7 @@ impl<'a> Reader<'a> {
         let mut ordered: Vec<(Reg, Value)> = start.iter().map(|(reg, v)| (*reg, value(*v))).collect();
         ordered.sort_unstable();
         let at = (get(Reg::Sel(1)) << 4) + get(Reg::Rip);
-        let hlt = self.chip.hlt && code.last() == Some(&HLT);
+        let hlt = self.chip.hlt && (code.last() == Some(&HLT) || init.ram.contains(&(at + code.len() as u64, HLT)));
         Ok(Vector {
             mnemonic: Vector::mnemonic_of(&name),
             name,

@@ -1,8 +1,10 @@
 //! The score of a run, for people and for programs.
 
 use super::compare::Diff;
+use super::failure::Failure;
 use super::vector::Vector;
 use super::{ParseError, runner::EngineChoice};
+use iced_x86::Code;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -20,7 +22,8 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, other: Totals) {
+    /// Adds other counts.
+    pub fn add(&mut self, other: Totals) {
         self.ran += other.ran;
         self.passed += other.passed;
         self.failed += other.failed;
@@ -33,41 +36,17 @@ impl Totals {
 pub struct Row {
     /// Its counts.
     pub totals: Totals,
-    /// CPU features that its encodings belong to, as CPUID knows them.
-    pub features: BTreeSet<String>,
+    /// Counts by encoding, of those that the decoder knows.
+    pub codes: BTreeMap<Code, Totals>,
     /// Why vectors were skipped.
     pub skipped: BTreeMap<String, u64>,
 }
 
-/// A failed vector.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Failure {
-    /// Its name.
-    pub name: String,
-    /// Its mnemonic.
-    pub mnemonic: String,
-    /// File of the vector.
-    pub file: String,
-    /// Byte offset in the (unpacked) file.
-    pub offset: u64,
-    /// Its code in hex.
-    pub code: String,
-    /// What differs.
-    pub diffs: Vec<Diff>,
-}
-
-impl Failure {
-    /// The failure of `vector` by `diffs`.
+impl Row {
+    /// CPU features that its encodings belong to, as CPUID knows them.
     #[must_use]
-    pub fn new(vector: &Vector, diffs: Vec<Diff>) -> Failure {
-        Failure {
-            name: vector.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
-            mnemonic: vector.mnemonic.clone(),
-            file: vector.place.file.to_string(),
-            offset: vector.place.offset,
-            code: vector.code.iter().map(|b| format!("{b:02x}")).collect(),
-            diffs,
-        }
+    pub fn features(&self) -> BTreeSet<String> {
+        self.codes.keys().filter_map(|c| c.cpuid_features().first()).map(|f| format!("{f:?}")).collect()
     }
 }
 
@@ -93,26 +72,38 @@ impl EngineReport {
         EngineReport { engine, totals: Totals::default(), rows: BTreeMap::new(), failures: Vec::new(), compiled: None }
     }
 
-    fn row(&mut self, vector: &Vector, feature: Option<String>, totals: Totals) -> &mut Row {
+    fn row(&mut self, vector: &Vector, code: Option<Code>, totals: Totals) -> &mut Row {
         self.totals.add(totals);
         let row = self.rows.entry(vector.mnemonic.clone()).or_default();
         row.totals.add(totals);
-        row.features.extend(feature);
+        if let Some(code) = code {
+            row.codes.entry(code).or_default().add(totals);
+        }
         row
     }
 
+    /// Counts by encoding.
+    #[must_use]
+    pub fn codes(&self) -> BTreeMap<Code, Totals> {
+        let mut all: BTreeMap<Code, Totals> = BTreeMap::new();
+        for (code, totals) in self.rows.values().flat_map(|r| &r.codes) {
+            all.entry(*code).or_default().add(*totals);
+        }
+        all
+    }
+
     /// Counts a vector that ran.
-    pub fn ran(&mut self, vector: &Vector, feature: Option<String>, diffs: Vec<Diff>, keep: usize) {
+    pub fn ran(&mut self, vector: &Vector, code: Option<Code>, diffs: Vec<Diff>, keep: usize) {
         let failed = u64::from(!diffs.is_empty());
-        let row = self.row(vector, feature, Totals { ran: 1, passed: 1 - failed, failed, skipped: 0 });
+        let row = self.row(vector, code, Totals { ran: 1, passed: 1 - failed, failed, skipped: 0 });
         if failed == 1 && row.totals.failed <= keep as u64 {
             self.failures.push(Failure::new(vector, diffs));
         }
     }
 
     /// Counts a vector that did not run.
-    pub fn skipped(&mut self, vector: &Vector, feature: Option<String>, reason: String) {
-        let row = self.row(vector, feature, Totals { skipped: 1, ..Totals::default() });
+    pub fn skipped(&mut self, vector: &Vector, code: Option<Code>, reason: String) {
+        let row = self.row(vector, code, Totals { skipped: 1, ..Totals::default() });
         *row.skipped.entry(reason).or_default() += 1;
     }
 
@@ -129,14 +120,18 @@ impl EngineReport {
         for (mnemonic, theirs) in part.rows {
             let row = self.rows.entry(mnemonic).or_default();
             row.totals.add(theirs.totals);
-            row.features.extend(theirs.features);
+            for (code, totals) in theirs.codes {
+                row.codes.entry(code).or_default().add(totals);
+            }
             for (reason, n) in theirs.skipped {
                 *row.skipped.entry(reason).or_default() += n;
             }
         }
     }
 
-    fn reasons(&self) -> BTreeMap<&str, u64> {
+    /// Why vectors were skipped, with counts.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<&str, u64> {
         let mut reasons = BTreeMap::new();
         for (reason, n) in self.rows.values().flat_map(|r| &r.skipped) {
             *reasons.entry(reason.as_str()).or_default() += n;
@@ -165,13 +160,10 @@ impl EngineReport {
         }
         for failure in self.failures.iter().take(shown) {
             let _ = writeln!(text, "\nFAILED {}  [{}]  {} at byte {}", failure.name, failure.code, failure.file, failure.offset);
-            for d in &failure.diffs {
-                let note = if d.note.is_empty() { String::new() } else { format!("  ({})", d.note) };
-                let _ = writeln!(text, "  {:8} want {}  got {}{note}", d.what, d.want, d.got);
-            }
+            text += &failure.lines();
         }
         if self.failures.len() > shown {
-            let _ = writeln!(text, "\n{} more failures are kept for --json", self.failures.len() - shown);
+            let _ = writeln!(text, "\n{} more failures are kept for --json, --junit and --html", self.failures.len() - shown);
         }
         text
     }
@@ -179,7 +171,7 @@ impl EngineReport {
     fn json(&self) -> serde_json::Value {
         let rows = self.rows.iter().map(|(mnemonic, row)| {
             serde_json::json!({
-                "mnemonic": mnemonic, "features": row.features, "ran": row.totals.ran, "passed": row.totals.passed,
+                "mnemonic": mnemonic, "features": row.features(), "ran": row.totals.ran, "passed": row.totals.passed,
                 "failed": row.totals.failed, "skipped": row.totals.skipped, "skip_reasons": row.skipped,
             })
         });
@@ -190,12 +182,13 @@ impl EngineReport {
     }
 }
 
-fn features(row: &Row) -> String {
-    let all: Vec<&str> = row.features.iter().map(String::as_str).collect();
-    match all.as_slice() {
-        [] => "-".into(),
-        [one] => (*one).into(),
-        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+/// The row's features in few words.
+pub(super) fn features(row: &Row) -> String {
+    let all = row.features();
+    match (all.first(), all.len()) {
+        (None, _) => "-".into(),
+        (Some(one), 1) => one.clone(),
+        (Some(first), n) => format!("{first} +{}", n - 1),
     }
 }
 

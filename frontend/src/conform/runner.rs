@@ -5,8 +5,9 @@ use super::compare::{Diff, differences};
 use super::engine::{Outcome, VectorEngine};
 use super::report::{EngineReport, Report};
 use super::source::{Batch, Found, SourceError, Walk};
-use super::vector::Vector;
-use iced_x86::{Decoder, DecoderOptions};
+use super::vector::{Model, Vector};
+use iced_x86::{Code, Decoder, DecoderOptions};
+use regex::Regex;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -48,12 +49,35 @@ pub struct Settings {
     pub engines: Vec<EngineChoice>,
     /// Worker threads.
     pub jobs: usize,
-    /// Only vectors whose name contains this.
-    pub filter: Option<String>,
+    /// Only vectors that this selects.
+    pub filter: Option<Filter>,
+    /// Only one part of all vectors: this one, from 1, of so many.
+    pub shard: Option<(u64, u64)>,
     /// Stop at the first failure.
     pub fail_fast: bool,
     /// Failures kept for each mnemonic.
     pub keep: usize,
+}
+
+/// What `--filter` selects by: the mnemonic, a part of the name, or a regular expression that matches in the name.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    text: String,
+    regex: Option<Regex>,
+}
+
+impl Filter {
+    /// The filter of a text. One that is no regular expression is looked for as it stands.
+    #[must_use]
+    pub fn new(text: &str) -> Filter {
+        Filter { text: text.to_owned(), regex: Regex::new(text).ok() }
+    }
+
+    /// Whether `vector` is wanted.
+    #[must_use]
+    pub fn selects(&self, vector: &Vector) -> bool {
+        vector.mnemonic == self.text || vector.name.contains(&self.text) || self.regex.as_ref().is_some_and(|r| r.is_match(&vector.name))
+    }
 }
 
 /// Makes an engine; each worker has its own.
@@ -127,7 +151,15 @@ fn worker(shared: &Shared<'_>, work: &Mutex<Receiver<(usize, Batch)>>, parts: &M
             continue;
         }
         let mut engines: Vec<_> = shared.settings.engines.iter().map(|e| EngineReport::new(*e)).collect();
-        let result = batch.for_each(|vector| bench.vector(&vector, &mut engines));
+        // Batches are cut in the same way on every machine, so shards are the same everywhere, too.
+        let mut index = number as u64;
+        let result = batch.for_each(|vector| {
+            index = index.wrapping_add(1);
+            match shared.settings.shard {
+                Some((k, n)) if index % n.max(1) != k % n.max(1) => ControlFlow::Continue(()),
+                _ => bench.vector(&vector, &mut engines),
+            }
+        });
         push(parts, Part { number, engines, error: result.err() });
     }
 }
@@ -145,26 +177,26 @@ impl<'a> Bench<'a> {
 
     fn vector(&mut self, vector: &Vector, reports: &mut [EngineReport]) -> ControlFlow<()> {
         let settings = self.shared.settings;
-        if settings.filter.as_ref().is_some_and(|f| !vector.name.contains(f.as_str()) && vector.mnemonic != *f) {
+        if settings.filter.as_ref().is_some_and(|f| !f.selects(vector)) {
             return ControlFlow::Continue(());
         }
-        let feature = feature(vector);
+        let code = encoding(vector);
         for (n, report) in reports.iter_mut().enumerate() {
             match self.one(n, vector) {
-                Ok(Outcome::Skipped(reason)) => report.skipped(vector, feature.clone(), reason),
+                Ok(Outcome::Skipped(reason)) => report.skipped(vector, code, reason),
                 Ok(Outcome::Ran(end)) => {
                     let diffs = differences(vector, &end);
                     self.fail_fast(!diffs.is_empty());
                     if let Some(compiled) = end.compiled {
                         *report.compiled.get_or_insert(0) += u64::from(compiled);
                     }
-                    report.ran(vector, feature.clone(), diffs, settings.keep);
+                    report.ran(vector, code, diffs, settings.keep);
                 }
                 Err(panic) => {
                     let got = format!("a panic: {panic}");
                     let diff = Diff { what: "end".into(), want: "the stop condition".into(), got, note: String::new() };
                     self.fail_fast(true);
-                    report.ran(vector, feature.clone(), vec![diff], settings.keep);
+                    report.ran(vector, code, vec![diff], settings.keep);
                 }
             }
         }
@@ -192,9 +224,30 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The CPU feature that the vector's instruction belongs to.
-fn feature(vector: &Vector) -> Option<String> {
+/// Most instructions of a vector that are looked at for the one it is about.
+const LOOK: usize = 64;
+
+/// The encoding that the vector is about: of the first instruction with its mnemonic, or else of the first one. The oldest
+/// processors decode otherwise than iced does.
+fn encoding(vector: &Vector) -> Option<Code> {
+    if matches!(vector.model, Model::I8086 | Model::V30) {
+        return None;
+    }
     let mut decoder = Decoder::with_ip(vector.mode.bits(), &vector.code, vector.at, DecoderOptions::NONE);
-    let instruction = decoder.decode();
-    instruction.cpuid_features().first().filter(|_| !instruction.is_invalid()).map(|f| format!("{f:?}"))
+    let first = decoder.decode();
+    if first.is_invalid() {
+        return None;
+    }
+    let named = |code: Code| format!("{:?}", code.mnemonic()).eq_ignore_ascii_case(&vector.mnemonic);
+    let mut code = first.code();
+    for _ in 0..LOOK {
+        if named(code) {
+            return Some(code);
+        }
+        if !decoder.can_decode() {
+            break;
+        }
+        code = decoder.decode().code();
+    }
+    Some(first.code())
 }
