@@ -1,5 +1,6 @@
 //! A compiler: from a request to position-independent machine code.
 
+use crate::dump::Dump;
 use crate::lower;
 use crate::region::{Bytes, Region, Request, call_sites};
 use crate::vm::{CallSite, Stubs};
@@ -71,6 +72,7 @@ pub struct Compiler {
     isa: OwnedTargetIsa,
     context: Context,
     builder: FunctionBuilderContext,
+    dump: Option<Dump>,
 }
 
 fn isa(tuning: Tuning) -> Result<OwnedTargetIsa, CompileError> {
@@ -98,7 +100,7 @@ fn isa(tuning: Tuning) -> Result<OwnedTargetIsa, CompileError> {
 impl Compiler {
     /// A compiler for this host.
     pub fn new(tuning: Tuning) -> Result<Compiler, CompileError> {
-        Ok(Compiler { isa: isa(tuning)?, context: Context::new(), builder: FunctionBuilderContext::new() })
+        Ok(Compiler { isa: isa(tuning)?, context: Context::new(), builder: FunctionBuilderContext::new(), dump: Dump::from_env() })
     }
 
     /// Compiles what a request reaches.
@@ -108,7 +110,14 @@ impl Compiler {
         // The guest chooses what is compiled: what panics here, be it Cranelift, must cost no more than the region.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let calls = self.lower(&region);
-            self.finish().map(|code| (calls, code))
+            let clif = self.dump.as_ref().map(|_| self.context.func.display().to_string());
+            self.context.set_disasm(clif.is_some());
+            let code = self.finish()?;
+            if let (Some(dump), Some(clif)) = (&self.dump, clif) {
+                let code = self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
+                dump.region(request.page, &region, &clif, &code);
+            }
+            Ok((calls, code))
         }));
         let (calls, code) = outcome.unwrap_or_else(|_| {
             (self.context, self.builder) = (Context::new(), FunctionBuilderContext::new());

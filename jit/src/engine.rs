@@ -4,6 +4,7 @@
 
 use crate::cache::{Cache, Found};
 use crate::compile::{CompileError, Compiled, Compiler, Tuning};
+use crate::dump::Dump;
 use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
@@ -116,6 +117,7 @@ pub struct JitEngine {
     segmented: bool,
     clears: u64,
     counters: Counters,
+    dump: Option<Dump>,
 }
 
 impl JitEngine {
@@ -164,6 +166,7 @@ impl JitEngine {
             segmented: false,
             clears: 0,
             counters: Counters::default(),
+            dump: Dump::from_env(),
         })
     }
 
@@ -465,6 +468,9 @@ impl JitEngine {
         if let Some(segment) = placed.evicted {
             gone = self.cache.kill_segment(segment);
             self.counters.evicted += gone as u64;
+        }
+        if let Some(dump) = &self.dump {
+            dump.installed(&compiled, placed.address);
         }
         cpu.mark_code(compiled.page);
         gone += self.cache.insert(compiled, placed);

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod compile;
+mod dump;
 pub mod engine;
 pub mod helpers;
 mod host_fp;

@@ -17,6 +17,8 @@ impl Lower<'_, '_> {
         self.end_insn();
         self.insn = self.region.blocks[self.block].insns.get(n as usize).copied();
         self.executed += 1;
+        self.old_dirty = self.dirty;
+        self.old.clear();
     }
 
     pub(super) fn end_insn(&mut self) {
@@ -39,6 +41,12 @@ impl Lower<'_, '_> {
         self.b.append_block_param(block, I64);
         self.b.set_cold_block(block);
         self.leave = Some((block, false));
+        let old_dirty = self.old_dirty;
+        self.leave_with.clear();
+        for r in (0..16).filter(|r| old_dirty >> r & 1 != 0) {
+            let v = self.old_value(r);
+            self.leave_with.push((r, v));
+        }
         block
     }
 
@@ -47,14 +55,26 @@ impl Lower<'_, '_> {
         let Some((block, filled @ false)) = &mut self.leave else { return };
         *filled = true;
         let block = *block;
+        let registers = std::mem::take(&mut self.leave_with);
         self.b.switch_to_block(block);
         let code = self.b.block_params(block)[0];
+        for (r, v) in registers {
+            self.store_state(v, offset_of!(State, gpr) + 8 * r);
+        }
         self.sync_flags();
         let at = self.insn.map_or(0, |(at, _)| i64::from(at));
         let budget = self.budget_less(self.executed - 1);
         let at = self.iconst(at as u64);
         let to = self.leave_to;
         self.jump(to, &[code, at, budget]);
+    }
+
+    /// A general register's value before this instruction.
+    fn old_value(&mut self, r: usize) -> Value {
+        match self.old.iter().find(|(n, _)| *n == r) {
+            Some((_, v)) => *v,
+            None => self.b.use_var(self.gpr[r]),
+        }
     }
 
     fn budget_less(&mut self, n: i64) -> Value {
@@ -127,6 +147,7 @@ impl Lower<'_, '_> {
 
     /// Ends the block by going to an instruction pointer outside the region.
     pub(super) fn leave_block_to(&mut self, rip: Value) {
+        self.store_dirty();
         self.sync_flags();
         let budget = self.budget_less(self.executed);
         let to = self.chain_to;
@@ -182,14 +203,18 @@ impl Lower<'_, '_> {
             return;
         }
         let c = self.truth(c);
+        let keeps = |t: Option<Target>| matches!(t, Some(Target::Block(n)) if !self.plans[n].join);
+        if !keeps(taken) && !keeps(Some(not)) {
+            self.store_dirty();
+        }
         let (yes, no) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(c, yes, &[], no, &[]);
         self.b.seal_block(yes);
         self.b.seal_block(no);
         self.b.switch_to_block(yes);
-        let (flags, executed) = (self.flags, self.executed);
+        let (flags, executed, dirty) = (self.flags, self.executed, self.dirty);
         self.taken_edge(taken);
-        (self.flags, self.executed) = (flags, executed);
+        (self.flags, self.executed, self.dirty) = (flags, executed, dirty);
         self.b.switch_to_block(no);
         self.edge(not);
         self.ended = true;
@@ -253,7 +278,13 @@ impl Lower<'_, '_> {
             }
             Target::Block(n) if self.plans[n].join => self.join(n),
             Target::Block(n) => {
-                self.inherited[n] = Some(Inherited { flags: self.flags, executed: self.executed, low: self.low });
+                self.inherited[n] = Some(Inherited {
+                    flags: self.flags,
+                    executed: self.executed,
+                    low: self.low,
+                    dirty: self.dirty,
+                    checked: self.checked.clone(),
+                });
                 self.b.ins().jump(self.clif[n], &[]);
             }
         }
@@ -262,6 +293,7 @@ impl Lower<'_, '_> {
     /// Goes to a block that others go to as well: what is kept per path is brought up to date. The way back in a loop
     /// looks at the budget.
     fn join(&mut self, n: usize) {
+        self.store_dirty();
         let budget = self.budget_less(self.executed);
         if n <= self.block {
             let (out, on) = (self.b.create_block(), self.b.create_block());
@@ -288,7 +320,9 @@ impl Lower<'_, '_> {
     /// Runs the instruction's function on the CPU.
     pub(super) fn call(&mut self) {
         let Some((_, insn)) = self.insn else { return };
+        self.store_dirty();
         self.settle_flags();
+        self.checked.clear();
         let rip = self.rip_value(self.next_offset());
         self.store_state(rip, offset_of!(State, rip));
         let budget = self.budget_less(self.executed);
@@ -315,7 +349,9 @@ impl Lower<'_, '_> {
         self.b.ins().brif(status, out, &[code.into()], on, &[]);
         self.b.seal_block(on);
         self.b.switch_to_block(on);
-        self.reload();
+        let after = self.live[self.block].after_calls.get(self.called).copied().unwrap_or_default();
+        self.called += 1;
+        self.reload(after);
         self.flags = Fl::Memory(None);
     }
 

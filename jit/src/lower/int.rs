@@ -79,6 +79,11 @@ impl Lower<'_, '_> {
                 )
             }
         };
+        match (op, x, y) {
+            (Bin::Add, x, Lv::Const(c)) | (Bin::Add, Lv::Const(c), x) => self.note_sum(v, x, c),
+            (Bin::Sub, x, Lv::Const(c)) => self.note_sum(v, x, c.wrapping_neg() & w.mask()),
+            _ => {}
+        }
         self.push(v);
         if let Some(last) = self.limits.last_mut() {
             *last = limit;

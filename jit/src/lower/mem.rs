@@ -5,7 +5,7 @@ use crate::helpers::describe;
 use crate::vm::{Stubs, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I32, I64};
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value};
+use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Value};
 use egret_cpu::tlb::{ENTRIES, Entry, Tlb};
 use egret_cpu::{SegReg, State};
 use egret_isa::insn::{Ctx, Seg};
@@ -172,6 +172,7 @@ impl Lower<'_, '_> {
 
     /// The host address of an access. Leaves the block that is current when the access has to be interpreted or faults.
     fn host(&mut self, seg: Seg, offset: Val, size: u8, access: Access, aligned: bool) -> Value {
+        let place = self.place(seg, offset);
         let offset = self.int(offset, Width::Q);
         let write = access != Access::Read;
         let (linear, beyond) = self.linear(seg, offset, size, write);
@@ -179,39 +180,52 @@ impl Lower<'_, '_> {
             let low = self.b.ins().band_imm_u(linear, i64::from(size) - 1);
             self.leave_if(low);
         }
+        let place = place.filter(|_| beyond.is_none());
         let (cold, ok) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
-        let host = self.b.append_block_param(ok, I64);
-        if let Some(beyond) = beyond {
-            let inside = self.b.create_block();
-            self.b.ins().brif(beyond, cold, &[], inside, &[]);
-            self.b.seal_block(inside);
-            self.b.switch_to_block(inside);
+        let addend = self.b.append_block_param(ok, I64);
+        match place.and_then(|p| self.near(p, size, write)) {
+            Some((beyond, addend)) => {
+                self.b.ins().brif(beyond, cold, &[], ok, &[addend.into()]);
+            }
+            None => {
+                if let Some(beyond) = beyond {
+                    let inside = self.b.create_block();
+                    self.b.ins().brif(beyond, cold, &[], inside, &[]);
+                    self.b.seal_block(inside);
+                    self.b.switch_to_block(inside);
+                }
+                self.look_up(linear, size, write, cold, ok);
+                self.note_checked(place, size, write, linear, addend);
+            }
         }
+        self.b.seal_block(cold);
+        self.b.switch_to_block(cold);
+        self.slow_host(seg, offset, linear, size, access, ok);
+        self.b.seal_block(ok);
+        self.b.switch_to_block(ok);
+        self.b.ins().iadd(linear, addend)
+    }
+
+    /// Goes to `ok` with the addend of a linear address if the TLB has it, else to `cold`.
+    fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
         let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
         let (shift, scale) = (12, size_of::<Entry>().trailing_zeros());
         let index = self.b.ins().ushr_imm_u(linear, i64::from(shift - scale));
         let index = self.b.ins().band_imm_u(index, ((ENTRIES - 1) << scale) as i64);
         let entry = self.b.ins().iadd(self.state, index);
-        let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, tag)) as i32);
         let last = if size > 1 { self.b.ins().iadd_imm_s(linear, i64::from(size) - 1) } else { linear };
         let page = self.b.ins().band_imm_s(last, !0xfff);
         let key = self.load_state(I64, offset_of!(State, tlb_key));
         let wanted = self.b.ins().bor(page, key);
-        let hit = self.b.ins().icmp(IntCC::Equal, wanted, tag);
         let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, addend)) as i32);
-        let fast = self.b.ins().iadd(linear, addend);
-        self.b.ins().brif(hit, ok, &[fast.into()], cold, &[]);
-        self.b.seal_block(cold);
-        self.b.switch_to_block(cold);
-        self.slow_host(seg, offset, size, access, ok);
-        self.b.seal_block(ok);
-        self.b.switch_to_block(ok);
-        host
+        let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, tag)) as i32);
+        let hit = self.b.ins().icmp(IntCC::Equal, wanted, tag);
+        self.b.ins().brif(hit, ok, &[addend.into()], cold, &[]);
     }
 
-    /// Asks a helper for the host address and goes on at `ok` with it.
-    fn slow_host(&mut self, seg: Seg, offset: Value, size: u8, access: Access, ok: cranelift_codegen::ir::Block) {
+    /// Asks a helper for the host address and goes on at `ok` with what leads there from the linear one.
+    fn slow_host(&mut self, seg: Seg, offset: Value, linear: Value, size: u8, access: Access, ok: Block) {
         let what = self.iconst(describe(seg, size));
         let (stub, value) = match access {
             Access::Read => (offset_of!(Stubs, read), what),
@@ -225,7 +239,8 @@ impl Lower<'_, '_> {
         let code = self.b.ins().uextend(I64, status);
         let leave = self.leave_block();
         debug_assert_eq!(exit::INTERPRET as u32 as u64, exit::INTERPRET);
-        self.b.ins().brif(status, leave, &[code.into()], ok, &[host.into()]);
+        let addend = self.b.ins().isub(host, linear);
+        self.b.ins().brif(status, leave, &[code.into()], ok, &[addend.into()]);
         self.fill_leave();
     }
 }

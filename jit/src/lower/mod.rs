@@ -1,14 +1,16 @@
 //! From IR to CLIF: one function for a region.
 //!
-//! Guest registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
-//! reads. Arithmetic flags are kept as values and stored only where the region is left or blocks join. So at any
-//! instruction the state in memory is precise but for the flags, the instruction pointer and the budget, which the cold
-//! way out puts there.
+//! XMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
+//! reads. General registers and arithmetic flags are kept as values and stored only where the region is left, blocks join or
+//! the CPU is called. So at any instruction the state in memory is precise but for those, the instruction pointer and the
+//! budget, which the cold way out puts there.
 
 mod control;
 mod flags;
 mod int;
+mod live;
 mod mem;
+mod nearby;
 mod ops;
 mod plan;
 mod vec;
@@ -30,6 +32,7 @@ use egret_isa::ir::Val;
 use egret_isa::ops::Width;
 use flags::Fl;
 use plan::Plan;
+use rustc_hash::FxHashMap;
 use std::mem::offset_of;
 
 /// A value of the IR as the code being made has it.
@@ -89,6 +92,8 @@ struct Inherited {
     flags: Fl,
     executed: i64,
     low: [Option<Value>; 16],
+    dirty: u16,
+    checked: Vec<nearby::Checked>,
 }
 
 pub(crate) struct Lower<'a, 'f> {
@@ -106,8 +111,9 @@ pub(crate) struct Lower<'a, 'f> {
     budget: Variable,
     gpr: [Variable; 16],
     xmm: [Variable; 16],
-    /// Registers that the region reads, by number.
-    reads: (u16, u16),
+    live: Vec<live::Live>,
+    /// What is known to be another value and a constant.
+    sums: FxHashMap<Value, (Value, i64)>,
     /// Instructions for [`crate::vm::CallSite`]s.
     calls: Vec<Insn>,
     /// The ways out that all blocks share: with (code, offset, budget), with (rip, budget), with (code).
@@ -122,6 +128,14 @@ pub(crate) struct Lower<'a, 'f> {
     limits: Vec<u64>,
     /// Low halves of registers, as last written in this block.
     low: [Option<Value>; 16],
+    /// General registers whose value is not in [`State`] yet.
+    dirty: u16,
+    /// The same when the instruction began, and values of before for registers that it has changed.
+    old_dirty: u16,
+    old: Vec<(usize, Value)>,
+    checked: Vec<nearby::Checked>,
+    /// Calls to the CPU in this block so far.
+    called: usize,
     flags: Fl,
     merged: Vec<Fl>,
     /// Instructions begun since the budget was last brought up to date.
@@ -129,6 +143,8 @@ pub(crate) struct Lower<'a, 'f> {
     insn: Option<(u16, Insn)>,
     /// The cold block that leaves before this instruction, and whether it has its code.
     leave: Option<(ClifBlock, bool)>,
+    /// General registers that it stores.
+    leave_with: Vec<(usize, Value)>,
     /// The remainder of the last division.
     remainder: Option<Lv>,
     /// The condition under which ops take effect.
@@ -191,7 +207,8 @@ impl<'a, 'f> Lower<'a, 'f> {
             budget: var(&mut b, I64),
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
-            reads: ops::reads(plans.iter().map(|p| &p.ir)),
+            live: live::live(region, |n| &plans[n].ir.ops),
+            sums: FxHashMap::default(),
             inherited: vec![None; region.blocks.len()],
             b,
             region,
@@ -209,11 +226,17 @@ impl<'a, 'f> Lower<'a, 'f> {
             vals: Vec::new(),
             limits: Vec::new(),
             low: [None; 16],
+            dirty: 0,
+            old_dirty: 0,
+            old: Vec::new(),
+            checked: Vec::new(),
+            called: 0,
             flags: Fl::Memory(None),
             merged: Vec::new(),
             executed: 0,
             insn: None,
             leave: None,
+            leave_with: Vec::new(),
             remainder: None,
             predicate: None,
             locked: None,
@@ -265,20 +288,20 @@ impl<'a, 'f> Lower<'a, 'f> {
             let rip = self.load_state(I64, offset_of!(State, rip));
             let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
             self.b.def_var(self.base, base);
-            self.reload();
             let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
+            self.reload(self.live[target].start);
             self.b.ins().jump(self.clif[target], &[]);
         }
     }
 
-    /// Takes all registers that the region reads from memory.
-    fn reload(&mut self) {
+    /// Takes registers from memory.
+    fn reload(&mut self, regs: live::Regs) {
         for r in 0..16 {
-            if self.reads.0 >> r & 1 != 0 {
+            if regs.gpr >> r & 1 != 0 {
                 let v = self.load_state(I64, offset_of!(State, gpr) + 8 * r);
                 self.b.def_var(self.gpr[r], v);
             }
-            if self.reads.1 >> r & 1 != 0 {
+            if regs.xmm >> r & 1 != 0 {
                 let v = self.load_state(vec::X, offset_of!(State, xmm) + 16 * r);
                 self.b.def_var(self.xmm[r], v);
             }
@@ -286,11 +309,30 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.low = [None; 16];
     }
 
+    /// Brings the general registers in [`State`] up to date.
+    fn store_dirty(&mut self) {
+        for r in 0..16 {
+            if self.dirty >> r & 1 != 0 {
+                let v = self.b.use_var(self.gpr[r]);
+                self.store_state(v, offset_of!(State, gpr) + 8 * r);
+            }
+        }
+        self.dirty = 0;
+    }
+
     fn one_block(&mut self, n: usize) {
         self.block = n;
         self.b.switch_to_block(self.clif[n]);
-        let start = self.inherited[n].take().unwrap_or(Inherited { flags: Fl::Memory(self.plans[n].kind), executed: 0, low: [None; 16] });
-        (self.flags, self.executed, self.low) = (start.flags, start.executed, start.low);
+        let start = self.inherited[n].take().unwrap_or_else(|| Inherited {
+            flags: Fl::Memory(self.plans[n].kind),
+            executed: 0,
+            low: [None; 16],
+            dirty: 0,
+            checked: Vec::new(),
+        });
+        (self.flags, self.executed, self.low, self.dirty, self.checked) =
+            (start.flags, start.executed, start.low, start.dirty, start.checked);
+        self.called = 0;
         self.vals.clear();
         self.limits.clear();
         self.ended = false;

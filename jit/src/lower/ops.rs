@@ -8,7 +8,7 @@ use cranelift_codegen::ir::types::{I16, I64};
 use egret_cpu::{SegReg, State};
 use egret_isa::emit::Unit;
 use egret_isa::insn::Ctx;
-use egret_isa::ir::{self, Op, Val};
+use egret_isa::ir::{Op, Val};
 use egret_isa::ops::Width;
 use std::mem::offset_of;
 
@@ -80,19 +80,6 @@ pub(super) fn pure(op: &Op) -> bool {
             | Flags { .. }
             | NextIp(_)
     )
-}
-
-/// General and XMM registers that blocks read, partial writes and conditional ones included.
-pub(super) fn reads<'a>(blocks: impl Iterator<Item = &'a ir::Block>) -> (u16, u16) {
-    let (mut gpr, mut xmm) = (0, 0);
-    for op in blocks.flat_map(|b| &b.ops) {
-        match op {
-            Op::Gpr(r, _) | Op::SetGpr(r, ..) => gpr |= 1 << (r & 15),
-            Op::Xmm(r) | Op::SetXmm(r, _) => xmm |= 1 << (r & 15),
-            _ => {}
-        }
-    }
-    (gpr, xmm)
 }
 
 impl Lower<'_, '_> {
@@ -212,13 +199,23 @@ impl Lower<'_, '_> {
             self.predicate = None;
         } else {
             self.settle_flags();
+            // What leaves inside may not share its code with what leaves outside: values differ.
+            self.end_insn();
             let (body, after) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(c, body, &[], after, &[]);
             self.b.seal_block(body);
             self.b.switch_to_block(body);
             self.low = [None; 16];
+            let (dirty, mut checked) = (self.dirty, self.checked.clone());
             self.body(ops, at + 1, end);
+            self.end_insn();
             self.settle_flags();
+            // The body may not have run.
+            self.dirty |= dirty;
+            if ops[at..end].iter().any(|op| matches!(op, Op::Call(_))) {
+                checked.clear();
+            }
+            self.checked = checked;
             if !self.ended {
                 self.b.ins().jump(after, &[]);
             }
@@ -319,9 +316,13 @@ impl Lower<'_, '_> {
             }
             None => full,
         };
+        if !self.old.iter().any(|(r, _)| *r == n) && self.dirty >> n & 1 != 0 {
+            let old = self.b.use_var(self.gpr[n]);
+            self.old.push((n, old));
+        }
         self.low[n] = low;
+        self.dirty |= 1 << n;
         self.b.def_var(self.gpr[n], full);
-        self.store_state(full, offset_of!(State, gpr) + 8 * n);
     }
 
     /// Leaves before this instruction, to the interpreter, when `c` is not zero.
