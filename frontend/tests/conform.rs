@@ -254,6 +254,91 @@ fn panics_skips_filters_and_bad_files_are_counted() {
     assert!(report.errors[0].to_string().contains("x.tar.xz at byte 0: cannot be unpacked"), "{:?}", report.errors);
 }
 
+#[test]
+fn big_files_come_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("big.MOO");
+    let big = add_file(12_000);
+    assert!(big.len() > 2 << 20, "{} bytes", big.len());
+    std::fs::write(&file, &big).unwrap();
+    let one = Settings { engines: vec![EngineChoice::Interp], ..settings() };
+    let paths = std::slice::from_ref(&file);
+    let whole = run(paths, &one, &obedient, &AtomicU64::new(0)).unwrap();
+    assert_eq!((whole.totals().passed, whole.errors.len()), (12_000, 0));
+    // Offsets are those of the whole file.
+    let wrong = |_| Ok(Box::new(Obedient { wrong: Some("cf") }) as Box<dyn VectorEngine>);
+    let all = Settings { keep: usize::MAX, ..one.clone() };
+    let report = run(paths, &all, &wrong, &AtomicU64::new(0)).unwrap();
+    let offsets: Vec<u64> = report.engines[0].failures.iter().map(|f| f.offset).collect();
+    let expected: Vec<u64> = moo::Reader::new(&big, &Arc::from("x"), None).unwrap().map(|v| v.unwrap().place.offset).collect();
+    assert_eq!(offsets, expected);
+    // Parts of the work are disjoint and nothing is left out.
+    let part = |k| {
+        let report = run(paths, &Settings { shard: Some((k, 3)), ..all.clone() }, &wrong, &AtomicU64::new(0)).unwrap();
+        report.engines[0].failures.iter().map(|f| f.offset).collect::<Vec<_>>()
+    };
+    let mut parts: Vec<u64> = (1..=3).flat_map(part).collect();
+    parts.sort_unstable();
+    assert_eq!(parts, expected);
+}
+
+#[test]
+fn damaged_archives_are_errors_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = suite(dir.path());
+    let (mut refused, mut state) = (0, 0x9e37_79b9_7f4a_7c15_u64);
+    for name in ["a.tar.xz", "c.moo.gz", "d.jsonl", "e.jsonl.xz", "sub/deep/b.MOO"] {
+        let good = std::fs::read(path.join(name)).unwrap();
+        for round in 0..120_u64 {
+            let mut data = good.clone();
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (state >> 33) as usize % data.len();
+            if round % 2 == 0 {
+                data.truncate(at);
+            } else {
+                data[at] ^= 1 << (state >> 20 & 7);
+            }
+            let file = dir.path().join(name.replace('/', "-"));
+            std::fs::write(&file, &data).unwrap();
+            match run(std::slice::from_ref(&file), &settings(), &obedient, &AtomicU64::new(0)) {
+                Ok(report) => {
+                    refused += report.errors.len();
+                    assert!(report.errors.iter().all(|e| e.to_string().contains(" at byte ")), "{:?}", report.errors);
+                }
+                // The suite's masks are broken.
+                Err(e) => assert!(e.to_string().contains("metadata.json"), "{e}"),
+            }
+        }
+    }
+    assert!(refused > 200, "{refused} refused");
+}
+
+#[test]
+fn the_score_as_junit_and_html() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b<&>.MOO");
+    std::fs::write(&file, &add_file(5)[..1000]).unwrap();
+    let wrong = |_| Ok(Box::new(Obedient { wrong: Some("cf") }) as Box<dyn VectorEngine>);
+    let report = run(std::slice::from_ref(&file), &settings(), &wrong, &AtomicU64::new(0)).unwrap();
+    let xml = egret::conform::junit::junit(&report);
+    for part in [
+        "<testsuite name=\"interp\" tests=\"1\" failures=\"1\"",
+        "vectors failed",
+        "b&lt;&amp;&gt;.MOO at byte",
+        "want 0 got 1",
+        "<error message=",
+    ] {
+        assert!(xml.contains(part), "no {part} in {xml}");
+    }
+    let page = egret::conform::html::html(&report, &egret::conform::coverage::Coverage::new(Some(&report)));
+    for part in
+        ["<h2>Failures on jit: ", "CF want 0 got 1", "add al,bl", "b&lt;&amp;&gt;.MOO at byte", "By mnemonic", "by extension", "eflags"]
+    {
+        assert!(page.contains(part), "no {part}");
+    }
+    assert!(!page.contains("http"), "the page is self-contained");
+}
+
 /// Rows for the bench itself: modes, paging, faults, ways to stop. (mode and cpl, code, the rest of the line)
 const BENCH: &[(&str, &str, &str)] = &[
     (
@@ -345,6 +430,24 @@ const BENCH: &[(&str, &str, &str)] = &[
         "01d8",
         r#""init": {"rax": "0xff01", "rbx": "0x100"}, "stop": "hlt", "want": {"rax": "0x1", "rflags": {"value": "0x1", "mask": "0x1"}}"#,
     ),
+    // The JIT runs count and sentinel in one block.
+    (r#""64", "cpl": 3"#, "48ffc048ffc048ffc0", r#""stop": {"count": 3}, "want": {"rax": "0x3", "rip": "0x10009"}"#),
+    (r#""64""#, "48ffc048ffc0", r#""stop": {"count": 1}, "want": {"rax": "0x1", "rip": "0x10003"}"#),
+    (
+        r#""64", "cpl": 3"#,
+        "f348a5",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "rw", "data": "0102"}], "stop": {"count": 1},
+        "init": {"rsi": "0xe0000000", "rdi": "0xe0000100", "rcx": "0x5"}, "want": {"rcx": "0x0", "rip": "0x10003"}"#,
+    ),
+    (
+        r#""64", "cpl": 3"#,
+        "f348a5",
+        r#""map": [{"at": "0xe0000000", "len": "0x1000", "prot": "rw", "data": "0102"}], "stop": {"count": 1},
+        "init": {"rsi": "0xe0000000", "rdi": "0xe0000fe0", "rcx": "0x5"},
+        "want": {"rcx": "0x1", "fault": {"vector": 14, "error": "0x6", "cr2": "0xe0001000", "rip": "0x10000"}}"#,
+    ),
+    // Data behind the code of a whole program.
+    (r#""64""#, "ff0501000000f405", r#""stop": "hlt", "want": {"mem": [["0x10007", "06f4"]]}"#),
     (
         r#""real""#,
         "8b07",
@@ -373,6 +476,10 @@ fn the_bench_runs_all_modes_on_all_engines() {
     for engine in &report.engines {
         let t = engine.totals;
         assert_eq!((t.passed, t.failed, t.skipped), (rows, 0, 0), "{}", report.text(100));
+        if let Some(compiled) = engine.compiled {
+            // All but where the first instruction cannot be fetched or decoded, or other code follows the last that counts.
+            assert!(compiled + 6 >= rows, "compiled code took part in {compiled} of {rows}");
+        }
     }
 }
 

@@ -393,7 +393,8 @@ impl JitEngine {
         if look && self.queue.as_ref().is_some_and(|q| q.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16)) || waits {
             return;
         }
-        let kills = self.restless.get(&page).map_or(0, |n| n.saturating_sub(PATIENCE));
+        // Who compiles in the foreground wants compiled code, whatever it costs.
+        let kills = self.restless.get(&page).filter(|_| !self.options.foreground).map_or(0, |n| n.saturating_sub(PATIENCE));
         if kills > 0 && heat < self.options.threshold.saturating_mul(8).saturating_mul(1 << kills.min(20)) {
             return;
         }

@@ -334,6 +334,21 @@ impl Cpu {
         }
     }
 
+    /// Writes RAM, as a loader does; false when not all of the range is RAM.
+    pub fn write_ram(&mut self, phys: u64, data: &[u8]) -> bool {
+        let there = self.ram.write(Phys(phys), data);
+        let len = data.len() as u64;
+        if there && len > 0 {
+            for page in (phys & !0xfff..=phys + (len - 1)).step_by(0x1000) {
+                if self.has_code(page) {
+                    let from = page.max(phys);
+                    self.note_code_write(from, (page + 0x1000).min(phys + len) - from);
+                }
+            }
+        }
+        there
+    }
+
     /// After a device was touched: lines may have changed, and it may want the run loop.
     pub fn after_io(&mut self) {
         self.state.attention |= attention::INTERRUPT;

@@ -10,6 +10,8 @@ use egret_cpu::state::{attention, cr0, cr4, efer};
 use egret_cpu::{Cpu, Engine, Exit, Generation, SegReg, System};
 use egret_isa::fp::f80::F80;
 use egret_jit::JitEngine;
+use egret_jit::vm::exit;
+use iced_x86::{Decoder, DecoderOptions};
 use std::collections::BTreeMap;
 
 /// Real mode reaches to FFFF:FFFF. Bytes that no vector sets hold HLT, so that a stray jump ends at once.
@@ -21,6 +23,9 @@ const RAM: u64 = 24 << 20;
 const LIMIT: i64 = 1_000_000;
 const HLT: u8 = 0xf4;
 const PAGE_FAULT: u8 = 14;
+const GENERAL_PROTECTION: u8 = 13;
+/// The x87, SSE and AVX states of XCR0.
+const XCR0: u64 = 7;
 /// ES and B of the x87 status word, which follow from the rest.
 const STATUS_SUMMARY: u16 = 1 << 7 | 1 << 15;
 
@@ -109,13 +114,42 @@ fn table_page(mode: Mode) -> u64 {
     if mode == Mode::Long64 { 0xffff_8000_0000_0000 } else { 0xffff_e000 }
 }
 
+/// The IDT: present interrupt gates. Nothing goes through them: exceptions are caught on the way.
+fn gates(mode: Mode) -> Vec<u8> {
+    let size = if mode == Mode::Long64 { 16 } else { 8 };
+    let mut table = vec![0; 256 * size];
+    for (vector, gate) in (0..).zip(table.chunks_exact_mut(size)) {
+        let user = if USER_GATES.contains(&vector) { 3 << 45 } else { 0_u64 };
+        gate[..8].copy_from_slice(&(0x8e00_0008_0000_u64 | user).to_le_bytes());
+    }
+    table
+}
+
+/// The bits of CR4 that let the vector use vector instructions.
+fn features(v: &Vector) -> u64 {
+    let modern = matches!(v.model, Model::X8664V3 | Model::Other(_));
+    cr4::OSFXSR | cr4::OSXMMEXCPT | if modern { cr4::OSXSAVE } else { 0 }
+}
+
+/// How many instructions the code has, read from its start to its end.
+fn instructions(v: &Vector) -> u64 {
+    let mut decoder = Decoder::with_ip(v.mode.bits(), &v.code, 0, DecoderOptions::NONE);
+    decoder.iter().take(64).count() as u64
+}
+
 /// What the bench asks of an engine.
 pub trait Core {
     /// Runs until the budget is used up or something ends it.
     fn run(&mut self, cpu: &mut Cpu) -> Exit;
 
-    /// Runs exactly one instruction (one pass of a repeated string instruction); an error is why it cannot.
-    fn step(&mut self, cpu: &mut Cpu) -> Result<(), &'static str>;
+    /// Runs exactly one instruction (one pass of a repeated string instruction).
+    fn step(&mut self, cpu: &mut Cpu);
+
+    /// Runs the `n` instructions before the sentinel, a HLT at instruction pointer `sentinel`, in one go. False: something else
+    /// ran, too, and the state is spoilt. `None` for an engine that does not stop at the ends of blocks alone.
+    fn run_count(&mut self, _cpu: &mut Cpu, _n: Option<i64>, _sentinel: u64) -> Option<bool> {
+        None
+    }
 
     /// Instructions that compiled code has executed, for an engine that compiles.
     fn compiled(&self) -> Option<u64> {
@@ -128,9 +162,8 @@ impl<X: Execute> Core for Blocks<X> {
         Blocks::run(self, cpu)
     }
 
-    fn step(&mut self, cpu: &mut Cpu) -> Result<(), &'static str> {
+    fn step(&mut self, cpu: &mut Cpu) {
         Blocks::step(self, cpu);
-        Ok(())
     }
 }
 
@@ -139,25 +172,35 @@ impl Core for JitEngine {
         Engine::run(self, cpu)
     }
 
-    /// Compiled code stops at the ends of blocks. Behind the code of a vector stands HLT: one instruction too many can be taken
-    /// back when it is that.
-    fn step(&mut self, cpu: &mut Cpu) -> Result<(), &'static str> {
-        cpu.state.budget = 1;
-        Core::run(self, cpu);
-        let halted = cpu.state.attention & attention::HALTED != 0;
-        match cpu.state.budget {
-            0.. => {}
-            -1 if halted => {
-                cpu.state.attention &= !attention::HALTED;
-                cpu.state.rip = cpu.state.rip.wrapping_sub(1);
-            }
-            _ => return Err("the JIT cannot stop inside a block"),
-        }
-        Ok(())
+    fn step(&mut self, cpu: &mut Cpu) {
+        self.interp.step(cpu);
     }
 
+    /// Compiled code stops at the ends of blocks. Behind the code of a vector stands HLT: one instruction too many can be taken
+    /// back when it is that, whether it has halted or, in user mode, has faulted.
+    fn run_count(&mut self, cpu: &mut Cpu, n: Option<i64>, sentinel: u64) -> Option<bool> {
+        cpu.state.budget = n.unwrap_or(LIMIT);
+        Core::run(self, cpu);
+        if n.is_some() && cpu.state.budget >= 0 || n.is_none() && cpu.state.attention & attention::SHUTDOWN != 0 {
+            return Some(true);
+        }
+        if cpu.state.attention & attention::HALTED != 0 && cpu.state.rip == sentinel.wrapping_add(1) {
+            cpu.state.attention &= !attention::HALTED;
+            cpu.state.rip = sentinel;
+        } else if matches!(cpu.intercept, Some(Intercept::Caught(GENERAL_PROTECTION, _))) && cpu.state.rip == sentinel {
+            cpu.intercept = Some(Intercept::Armed);
+        } else {
+            let fault = matches!(cpu.intercept, Some(Intercept::Caught(..)));
+            return Some(n.is_none() && fault);
+        }
+        Some(n.is_none() || cpu.state.budget == -1)
+    }
+
+    /// An instruction that faults in compiled code counts, too; one that is left to the interpreter does not.
     fn compiled(&self) -> Option<u64> {
-        Some(self.counters().compiled_insns)
+        let c = self.counters();
+        let faults = [exit::FAULT, exit::FAULT_COUNTED].iter().filter_map(|n| c.exits.get(*n as usize));
+        Some(faults.fold(c.compiled_insns, |all, n| all.wrapping_add(*n)))
     }
 }
 
@@ -182,12 +225,13 @@ impl<C: Core> Bench<C> {
     /// Loads a vector; an error is why it cannot run here.
     fn load(&mut self, v: &Vector) -> Result<Pages, String> {
         let start = v.initial();
-        for at in self.dirty.drain(..) {
-            self.cpu.write_phys(at, 1, HLT.into());
-        }
         self.cpu.generation = if v.model == Model::I80286 { Generation::I80286 } else { Generation::Current };
         self.cpu.reset();
         self.cpu.unknown.clear();
+        // Behind the reset, which forgets that code was written.
+        for at in self.dirty.drain(..) {
+            self.cpu.write_phys(at, 1, HLT.into());
+        }
         self.cpu.intercept = (!v.delivers).then_some(Intercept::Armed);
         let pages = match v.mode {
             Mode::Real => self.load_real(v, &start)?,
@@ -199,8 +243,12 @@ impl<C: Core> Bench<C> {
         cpu.state.rip = start.rip;
         cpu.dr = start.dr;
         cpu.state.mxcsr = start.mxcsr;
-        for (to, from) in cpu.state.xmm.iter_mut().zip(&start.vec) {
-            *to = u128::from(from[0]) | u128::from(from[1]) << 64;
+        if cpu.cr4 & cr4::OSXSAVE != 0 {
+            cpu.state.xcr0 = XCR0;
+        }
+        for (n, from) in start.vec.iter().enumerate() {
+            cpu.state.xmm[n] = u128::from(from[0]) | u128::from(from[1]) << 64;
+            cpu.state.ymm_hi[n] = u128::from(from[2]) | u128::from(from[3]) << 64;
         }
         cpu.x87.cw = start.fcw;
         cpu.x87.sw = start.fsw & !STATUS_SUMMARY;
@@ -218,7 +266,7 @@ impl<C: Core> Bench<C> {
         if cpu.cr0 & (cr0::PE | cr0::PG) != 0 {
             return Err("CR0.PE or CR0.PG is set in real mode".into());
         }
-        cpu.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
+        cpu.cr4 = features(v);
         for (n, seg) in cpu.state.seg.iter_mut().enumerate() {
             *seg = SegReg::real(start.sel[n], 0xffff, if n == 1 { 0x9b } else { 0x93 });
         }
@@ -257,8 +305,15 @@ impl<C: Core> Bench<C> {
         let long = v.mode == Mode::Long64;
         cpu.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
         cpu.cr3 = FRAMES;
-        cpu.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
+        cpu.cr4 = cr4::PAE | features(v);
         cpu.efer = efer::NXE | if long { efer::LME | efer::LMA } else { 0 };
+        if named(Reg::Cr(0)) {
+            cpu.cr0 = start.cr[0] | cr0::PE | cr0::PG;
+        }
+        if named(Reg::Cr(4)) {
+            cpu.cr4 = start.cr[4] | cr4::PAE;
+        }
+        cpu.cr2 = start.cr[2];
         cpu.cpl = v.cpl;
         cpu.gdtr.base = table_page(v.mode);
         cpu.gdtr.limit = 0xfff;
@@ -276,7 +331,8 @@ impl<C: Core> Bench<C> {
         self.clear(FRAMES);
         let last = v.at.saturating_add(v.code.len() as u64 - 1);
         for page in (v.at & !(PAGE - 1)..=last).step_by(PAGE as usize) {
-            self.page(&mut pages, v.mode, page, false, true, true, HLT)?;
+            // Whole programs at CPL 0 may keep data behind their code.
+            self.page(&mut pages, v.mode, page, v.cpl == 0, true, true, HLT)?;
         }
         self.page(&mut pages, v.mode, STACK_PAGE, true, false, true, 0)?;
         let tables = table_page(v.mode);
@@ -294,26 +350,23 @@ impl<C: Core> Bench<C> {
             let low = limit & 0xffff | u64::from(attr & 0xff) << 40 | (limit >> 16) << 48 | u64::from(attr >> 12) << 52;
             self.put(&pages, tables + u64::from(selector), &low.to_le_bytes());
         }
-        for vector in 0..256 {
-            // A present interrupt gate. Nothing goes through it: exceptions are caught on the way.
-            let user = if USER_GATES.contains(&vector) { 3 << 45 } else { 0_u64 };
-            let size = if v.mode == Mode::Long64 { 16 } else { 8 };
-            self.put(&pages, tables + PAGE + vector * size, &(0x8e00_0008_0000_u64 | user).to_le_bytes());
-        }
+        self.put(&pages, tables + PAGE, &gates(v.mode));
         Ok(pages)
     }
 
     fn clear(&mut self, frame: u64) {
-        for at in (frame..frame + PAGE).step_by(8) {
-            self.cpu.write_phys(at, 8, 0);
-        }
+        self.cpu.write_ram(frame, &[0; PAGE as usize]);
     }
 
-    fn put(&mut self, pages: &Pages, at: u64, data: &[u8]) {
-        for (n, byte) in data.iter().enumerate() {
-            if let Some(phys) = pages.phys(at.wrapping_add(n as u64)) {
-                self.cpu.write_phys(phys, 1, (*byte).into());
+    fn put(&mut self, pages: &Pages, mut at: u64, mut data: &[u8]) {
+        while !data.is_empty() {
+            let here = data.len().min((PAGE - at % PAGE) as usize);
+            let (piece, rest) = data.split_at(here);
+            if let Some(phys) = pages.phys(at) {
+                self.cpu.write_ram(phys, piece);
             }
+            at = at.wrapping_add(here as u64);
+            data = rest;
         }
     }
 
@@ -349,15 +402,12 @@ impl<C: Core> Bench<C> {
         let bits = 1 | u64::from(write) << 1 | u64::from(user) << 2 | u64::from(!execute) << 63;
         self.cpu.write_phys(table + (linear >> 12 & 0x1ff) * 8, 8, frame | bits);
         if pages.frames.insert(linear, frame).is_none() {
-            let word = u64::from_le_bytes([fill; 8]);
-            for at in (frame..frame + PAGE).step_by(8) {
-                self.cpu.write_phys(at, 8, word);
-            }
+            self.cpu.write_ram(frame, &[fill; PAGE as usize]);
         }
         Ok(())
     }
 
-    fn execute(&mut self, v: &Vector) -> Result<End, &'static str> {
+    fn execute(&mut self, v: &Vector) -> Result<End, String> {
         let end = match v.stop {
             Stop::Hlt => {
                 self.cpu.state.budget = LIMIT;
@@ -375,27 +425,42 @@ impl<C: Core> Bench<C> {
         })
     }
 
-    /// Runs `n` instructions one by one. A repeated string instruction is one, however often it goes round.
-    fn count(&mut self, v: &Vector, n: u64) -> Result<End, &'static str> {
+    /// Runs `n` instructions. A repeated string instruction is one, however often it goes round.
+    fn count(&mut self, v: &Vector, n: u64) -> Result<End, String> {
         let repeats = v.code.iter().any(|b| matches!(b, 0xf2 | 0xf3));
+        let sentinel = v.initial().rip.wrapping_add(v.code.len() as u64);
+        // With repeats the end of the code is known only when all of it runs.
+        if !repeats || instructions(v) == n {
+            let budget = if repeats { None } else { Some(n.min(LIMIT as u64) as i64) };
+            match self.engine.run_count(&mut self.cpu, budget, sentinel) {
+                None => {}
+                Some(true) if self.cpu.state.attention & attention::SHUTDOWN != 0 => return Ok(End::Shutdown),
+                Some(true) => return Ok(End::Stopped),
+                Some(false) => drop(self.load(v)?),
+            }
+        }
+        Ok(self.one_by_one(n, repeats))
+    }
+
+    fn one_by_one(&mut self, n: u64, repeats: bool) -> End {
         let (mut done, mut steps) = (0, 0);
         while done < n {
             let before = self.cpu.state.rip;
-            self.engine.step(&mut self.cpu)?;
+            self.engine.step(&mut self.cpu);
             let bits = self.cpu.state.attention;
             if bits & attention::SHUTDOWN != 0 {
-                return Ok(End::Shutdown);
+                return End::Shutdown;
             }
             if bits & (attention::HALTED | attention::YIELD) != 0 {
                 break;
             }
             steps += 1;
             if steps > LIMIT {
-                return Ok(End::Runaway);
+                return End::Runaway;
             }
             done += u64::from(!repeats || self.cpu.state.rip != before);
         }
-        Ok(End::Stopped)
+        End::Stopped
     }
 
     fn registers(&self) -> RegFile {
@@ -408,8 +473,8 @@ impl<C: Core> Bench<C> {
         (file.cr[0], file.cr[2], file.cr[3], file.cr[4]) = (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4);
         file.x87 = cpu.x87.regs.map(|r| (r.frac, r.sign_exp));
         (file.x87_used, file.fcw, file.fsw) = (cpu.x87.tag, cpu.x87.cw, cpu.x87.status_word());
-        for (to, from) in file.vec.iter_mut().zip(&s.xmm) {
-            *to = [*from as u64, (*from >> 64) as u64, 0, 0];
+        for (to, (low, high)) in file.vec.iter_mut().zip(s.xmm.iter().zip(&s.ymm_hi)) {
+            *to = [*low as u64, (*low >> 64) as u64, *high as u64, (*high >> 64) as u64];
         }
         file
     }
@@ -428,7 +493,7 @@ impl<C: Core> VectorEngine for Bench<C> {
         let before = self.engine.compiled();
         let end = match self.execute(v) {
             Ok(end) => end,
-            Err(reason) => return Outcome::Skipped(reason.into()),
+            Err(reason) => return Outcome::Skipped(reason),
         };
         let phys = |at: u64| if v.mode == Mode::Real { (at < REAL_END).then_some(at) } else { pages.phys(at) };
         let mem = v.want.mem.iter().map(|m| phys(m.at).map(|at| self.cpu.read_phys(at, 1) as u8)).collect();

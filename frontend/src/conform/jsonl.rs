@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longest line.
-const LINE_LIMIT: usize = 16 << 20;
+pub(super) const LINE_LIMIT: usize = 16 << 20;
 /// Most bytes of memory one vector may map.
 const MAP_LIMIT: u64 = 16 << 20;
 /// Longest code: a whole program with its data, some of them.
@@ -17,27 +17,46 @@ const CODE_LIMIT: usize = 1 << 20;
 const COUNT_LIMIT: u64 = 1_000_000;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Line {
     name: String,
     mode: String,
     cpu: Option<String>,
     cpl: Option<u8>,
     code: String,
-    at: Option<String>,
+    at: Option<Number>,
     #[serde(default)]
     map: Vec<MapText>,
     #[serde(default)]
     init: BTreeMap<String, Text>,
     stop: StopText,
     want: WantText,
+    /// Other keys: remarks, such as the manual's section.
+    #[serde(flatten)]
+    remarks: BTreeMap<String, serde_json::Value>,
+}
+
+/// A number: hexadecimal text as the format has it, or a JSON number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Text(String),
+    Plain(u64),
+}
+
+impl Number {
+    fn value(&self) -> Result<u64, String> {
+        match self {
+            Number::Text(text) => number(text),
+            Number::Plain(n) => Ok(*n),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MapText {
-    at: String,
-    len: String,
+    at: Number,
+    len: Number,
     prot: String,
     #[serde(default)]
     data: String,
@@ -53,7 +72,7 @@ enum StopText {
 #[derive(Deserialize)]
 struct WantText {
     #[serde(default)]
-    mem: Vec<(String, String)>,
+    mem: Vec<(Number, String)>,
     fault: Option<FaultText>,
     #[serde(flatten)]
     regs: BTreeMap<String, Text>,
@@ -62,25 +81,25 @@ struct WantText {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultText {
-    vector: u8,
-    error: Option<String>,
-    cr2: Option<String>,
-    rip: Option<String>,
+    vector: Number,
+    error: Option<Number>,
+    cr2: Option<Number>,
+    rip: Option<Number>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
-    One(String),
-    List(Vec<String>),
+    One(Number),
+    List(Vec<Number>),
     Masked { value: Plain, mask: Plain },
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Plain {
-    One(String),
-    List(Vec<String>),
+    One(Number),
+    List(Vec<Number>),
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -115,14 +134,15 @@ fn hex(text: &str, limit: usize) -> Result<Vec<u8>, String> {
     bytes.chunks(2).map(|p| pair(p).ok_or_else(|| "bytes must be written as pairs of hex digits".to_owned())).collect()
 }
 
-fn plain(one: Option<&str>, list: &[String], mask: Value) -> Result<Value, String> {
+fn plain(one: Option<&Number>, list: &[Number], mask: Value) -> Result<Value, String> {
     let v = match one {
-        Some(text) => wide(text)?,
+        Some(Number::Text(text)) => wide(text)?,
+        Some(Number::Plain(n)) => [*n, 0, 0, 0],
         None if list.len() > 4 => return Err("a register has at most four quadwords".into()),
         None => {
             let mut v = [0; 4];
             for (slot, text) in v.iter_mut().zip(list) {
-                *slot = number(text)?;
+                *slot = text.value()?;
             }
             v
         }
@@ -157,7 +177,7 @@ fn register(name: &str, text: &Text) -> Result<(Reg, Value, Value), String> {
 }
 
 fn region(map: &MapText) -> Result<Region, String> {
-    let (at, len) = (number(&map.at)?, number(&map.len)?);
+    let (at, len) = (map.at.value()?, map.len.value()?);
     let access = match map.prot.as_str() {
         "r" => Access { write: false, execute: false },
         "rw" => Access { write: true, execute: false },
@@ -181,20 +201,25 @@ fn want(text: &WantText) -> Result<Want, String> {
         want.regs.push(RegCheck { reg, value, mask });
     }
     for (at, bytes) in &text.mem {
-        let at = number(at)?;
+        let at = at.value()?;
         for (n, value) in hex(bytes, MAP_LIMIT as usize)?.into_iter().enumerate() {
             want.mem.push(ByteCheck { at: at.wrapping_add(n as u64), value, mask: 0xff });
         }
     }
     if let Some(fault) = &text.fault {
-        let optional = |text: &Option<String>| text.as_deref().map(number).transpose();
+        let optional = |text: &Option<Number>| text.as_ref().map(Number::value).transpose();
+        let vector = u8::try_from(fault.vector.value()?).map_err(|_| "an exception vector beyond 255")?;
         let error = optional(&fault.error)?.map(|e| u32::try_from(e).map_err(|_| "an error code wider than 32 bits")).transpose()?;
-        want.fault = Some(FaultCheck { vector: fault.vector, error, cr2: optional(&fault.cr2)?, rip: optional(&fault.rip)? });
+        want.fault = Some(FaultCheck { vector, error, cr2: optional(&fault.cr2)?, rip: optional(&fault.rip)? });
     }
     Ok(want)
 }
 
 fn build(line: &Line, place: Place) -> Result<Vector, String> {
+    // A misspelt key would silently change the test, a remark does not.
+    if let Some((key, _)) = line.remarks.iter().find(|(_, v)| !v.is_string()) {
+        return Err(format!("unknown field '{key}'"));
+    }
     let mode = match line.mode.as_str() {
         "64" => Mode::Long64,
         "32" => Mode::Protected32,
@@ -212,7 +237,7 @@ fn build(line: &Line, place: Place) -> Result<Vector, String> {
         return Err("no code".into());
     }
     let default_at = if mode.bits() == 16 { 0x1000 } else { 0x10000 };
-    let at = line.at.as_deref().map_or(Ok(default_at), number)?;
+    let at = line.at.as_ref().map_or(Ok(default_at), Number::value)?;
     let regions: Vec<Region> = line.map.iter().map(region).collect::<Result<_, _>>()?;
     if regions.iter().map(|r| r.len).sum::<u64>() > MAP_LIMIT {
         return Err(format!("more than {MAP_LIMIT:#x} bytes mapped"));
@@ -361,6 +386,18 @@ mod tests {
     }
 
     #[test]
+    fn plain_numbers_and_remarks_are_welcome() {
+        let line = concat!(
+            r#"{"name": "x", "mode": "64", "code": "90", "at": 4096, "init": {"rax": 5, "xmm0": [1, "0x2"]}, "stop": "hlt","#,
+            r#" "cite": "SDM Vol. 2", "want": {"rax": {"value": 5, "mask": 255}, "fault": {"vector": "0xe", "error": 2}}}"#
+        );
+        let v = read(line).pop().unwrap().unwrap();
+        assert_eq!((v.at, v.initial().gpr[0], v.initial().vec[0]), (4096, 5, [1, 2, 0, 0]));
+        assert_eq!(v.want.regs[0].mask, value(255));
+        assert_eq!(v.want.fault, Some(FaultCheck { vector: 14, error: Some(2), cr2: None, rip: None }));
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_place() {
         for (from, to, want) in [
             (r#""mode": "64""#, r#""mode": "65""#, "v.jsonl at byte 0: mode '65'"),
@@ -369,7 +406,9 @@ mod tests {
             (r#""ds": "0x2b""#, r#""ds": "0x2bbbb""#, "ds: the value is wider"),
             (r#""code": "1401""#, r#""code": "140""#, "pairs of hex digits"),
             (r#""code": "1401""#, r#""code": """#, "no code"),
-            (r#""code""#, r#""kode""#, "at byte 73: unknown field `kode`"),
+            (r#""code""#, r#""kode""#, "missing field `code`"),
+            (r#""init""#, r#""int""#, "unknown field 'int'"),
+            (r#""vector": 14"#, r#""vector": 256"#, "an exception vector beyond 255"),
             (r#""prot": "rw""#, r#""prot": "w""#, "prot 'w'"),
             (r#""len": "0xa000""#, r#""len": "0xa001""#, "not made of pages"),
             (r#""len": "0xa000""#, r#""len": "0xfffffffffffff000""#, "not made of pages"),

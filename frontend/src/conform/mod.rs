@@ -11,6 +11,7 @@ pub mod jsonl;
 pub mod junit;
 pub mod masks;
 pub mod moo;
+pub mod moo_parts;
 pub mod regs;
 pub mod report;
 pub mod runner;

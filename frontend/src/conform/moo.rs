@@ -160,9 +160,18 @@ pub struct Reader<'a> {
     chip: Chip,
     mode: Mode,
     file_masks: Named,
-    announced: u32,
+    /// Tests that the header speaks of, where all of them must be in sight.
+    announced: Option<u32>,
     found: u32,
     done: bool,
+}
+
+/// Where the test count stands: behind the first chunk's id and length, the version and two reserved bytes.
+pub(super) const COUNT_AT: usize = 12;
+
+/// The error of a file with too few tests or too many.
+pub(super) fn miscounted(announced: u32, found: u32) -> Problem {
+    Problem { offset: COUNT_AT as u64, what: format!("the header says {announced} tests, the file holds {found}") }
 }
 
 impl<'a> Reader<'a> {
@@ -189,21 +198,36 @@ impl<'a> Reader<'a> {
             chip,
             mode: Mode::Real,
             file_masks: Named::new(),
-            announced,
+            announced: Some(announced),
             found: 0,
             done: false,
         })
+    }
+
+    /// Opens a part of a file, the tests in `data`, which starts `offset` bytes into it; `head` are the chunks before the tests.
+    pub fn part(
+        head: &'a [u8],
+        data: &'a [u8],
+        offset: u64,
+        file: &Arc<str>,
+        masks: Option<&'a FlagMasks>,
+    ) -> Result<Reader<'a>, ParseError> {
+        let mut reader = Reader::new(head, file, masks)?;
+        reader.announced = None;
+        // Its chunks are read for what they say of the tests.
+        while reader.step().map_err(|p| p.in_file(file))?.is_some() {}
+        reader.rest = Cursor { data, offset };
+        Ok(reader)
     }
 
     fn step(&mut self) -> Result<Option<Vector>, Problem> {
         loop {
             let start = self.rest.offset;
             let Some((id, mut body)) = self.rest.chunk()? else {
-                if self.found != self.announced {
-                    let what = format!("the header says {} tests, the file holds {}", self.announced, self.found);
-                    return Err(Problem { offset: 12, what });
-                }
-                return Ok(None);
+                return match self.announced {
+                    Some(announced) if announced != self.found => Err(miscounted(announced, self.found)),
+                    _ => Ok(None),
+                };
             };
             match &id {
                 b"TEST" => {

@@ -1,6 +1,7 @@
 //! Where vectors come from: files, folders and archives, compressed or not, as batches of tests.
 
 use super::masks::FlagMasks;
+use super::moo_parts::{Broken, Part, cut};
 use super::vector::{Place, Vector};
 use super::{ParseError, jsonl, moo};
 use flate2::read::MultiGzDecoder;
@@ -10,10 +11,8 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Longest unpacked vector file.
-const FILE_LIMIT: u64 = 1 << 30;
 /// Bytes of JSON lines handed out at once.
-const BATCH: usize = 2 << 20;
+const BATCH: u64 = 1 << 20;
 /// Deepest folder.
 const DEPTH_LIMIT: u32 = 32;
 
@@ -44,8 +43,14 @@ pub struct Batch {
     data: Vec<u8>,
     /// Where `data` starts in the file.
     offset: u64,
-    format: Format,
-    masks: Option<Arc<FlagMasks>>,
+    tests: Tests,
+}
+
+/// What a batch's data is.
+enum Tests {
+    /// `TEST` chunks, with the chunks that speak of all tests of the file and the suite's masks.
+    Moo(Arc<[u8]>, Option<Arc<FlagMasks>>),
+    JsonLines,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +109,9 @@ impl Batch {
             }
             Ok(())
         };
-        match self.format {
-            Format::Moo => go(&mut moo::Reader::new(&self.data, &self.file, self.masks.as_deref())?),
-            Format::JsonLines => go(&mut jsonl::Reader::new(&self.data, &self.file, self.offset)),
+        match &self.tests {
+            Tests::Moo(head, masks) => go(&mut moo::Reader::part(head, &self.data, self.offset, &self.file, masks.as_deref())?),
+            Tests::JsonLines => go(&mut jsonl::Reader::new(&self.data, &self.file, self.offset)),
         }
     }
 }
@@ -213,29 +218,52 @@ impl Walk<'_> {
 
     /// Reads one file of vectors and hands it out in batches.
     fn vectors(&mut self, name: &Arc<str>, format: Format, reader: &mut dyn Read, masks: Option<&Arc<FlagMasks>>) -> bool {
+        match format {
+            Format::Moo => self.moo(name, reader, masks),
+            Format::JsonLines => self.lines(name, reader),
+        }
+    }
+
+    fn moo(&mut self, name: &Arc<str>, reader: &mut dyn Read, masks: Option<&Arc<FlagMasks>>) -> bool {
+        let mut emit = |part: Part| {
+            let tests = Tests::Moo(part.head, masks.cloned());
+            (self.give)(Found::Batch(Batch { file: Arc::clone(name), data: part.data, offset: part.offset, tests }))
+        };
+        match cut(reader, &mut emit) {
+            Ok(more) => more,
+            Err(Broken::Unpack(at, e)) => (self.give)(Found::Bad(broken(name, at, &e))),
+            Err(Broken::Format(problem)) => (self.give)(Found::Bad(problem.in_file(name))),
+        }
+    }
+
+    fn lines(&mut self, name: &Arc<str>, reader: &mut dyn Read) -> bool {
         let mut offset = 0;
         let mut carry = Vec::new();
         loop {
-            let limit = if format == Format::Moo { FILE_LIMIT } else { BATCH as u64 };
             let mut data = std::mem::take(&mut carry);
             let before = data.len();
-            if let Err(e) = (&mut *reader).take(limit + 1).read_to_end(&mut data) {
+            if let Err(e) = (&mut *reader).take(BATCH).read_to_end(&mut data) {
                 return (self.give)(Found::Bad(broken(name, offset + data.len() as u64, &e)));
             }
-            let last = data.len() - before <= limit as usize;
-            if !last && format == Format::Moo {
-                return (self.give)(Found::Bad(broken(name, FILE_LIMIT, &io::Error::other("the file is too long"))));
-            }
+            let last = ((data.len() - before) as u64) < BATCH;
             if !last {
-                // A line longer than a batch goes out cut and is refused by the reader.
-                let end = data.iter().rposition(|b| *b == b'\n').map_or(data.len(), |n| n + 1);
-                carry = data.split_off(end);
+                // A line that is still not over after this much goes out cut and is refused by the reader.
+                match data.iter().rposition(|b| *b == b'\n') {
+                    Some(end) => carry = data.split_off(end + 1),
+                    None if data.len() <= jsonl::LINE_LIMIT => {
+                        carry = data;
+                        continue;
+                    }
+                    None => {}
+                }
             }
+            let cut_off = !last && carry.is_empty() && data.last() != Some(&b'\n');
             let length = data.len() as u64;
-            if !(self.give)(Found::Batch(Batch { file: Arc::clone(name), data, offset, format, masks: masks.cloned() })) {
+            let batch = Batch { file: Arc::clone(name), data, offset, tests: Tests::JsonLines };
+            if !(self.give)(Found::Batch(batch)) {
                 return false;
             }
-            if last {
+            if last || cut_off {
                 return true;
             }
             offset += length;
