@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use egret_hypervisor::exit::ExitCode;
 use egret_hypervisor::options::{ClockKind, EngineKind, MachineOptions, Serial, Stats, Unpack};
 use egret_hypervisor::units;
+use egret_machine::model::CpuModel;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub enum Command {
     Guests(GuestsArgs),
     /// Run several machines at once, each in a process of its own
     Up(UpArgs),
+    /// List the CPU models and features that --cpu knows
+    Cpus,
     /// Run instruction test suites against the engines
     Conform(ConformArgs),
 }
@@ -89,6 +92,9 @@ pub struct RunArgs {
     /// What executes the guest's instructions [default: jit]
     #[arg(long, value_parser = words::<EngineKind>(EngineKind::WORDS))]
     pub engine: Option<EngineKind>,
+    /// The CPU's model, with features added or taken away: x86-64-v2,+aes,-popcnt; `egret cpus` lists both [default: x86-64-v3]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<CpuModel>,
     /// Who unpacks a bzImage: the host, which is faster, or the guest's own code [default: host]
     #[arg(long, value_parser = words::<Unpack>(Unpack::WORDS))]
     pub unpack: Option<Unpack>,
@@ -127,6 +133,7 @@ impl RunArgs {
             append: self.append.clone(),
             memory: self.memory,
             engine: self.engine,
+            cpu: self.cpu,
             unpack: self.unpack,
             serial: self.serial.clone(),
             timeout: self.timeout,
@@ -164,7 +171,7 @@ pub enum GuestsCommand {
 
 const UP_EXAMPLES: &str = "\
 FILE holds one [[machine]] table for each machine: its name, and the options of `egret run` as keys (guest, kernel, initrd,
-append, memory, engine, unpack, serial, timeout, stats, clock, log, no-reboot). Paths are relative to FILE's folder.
+append, memory, engine, cpu, unpack, serial, timeout, stats, clock, log, no-reboot). Paths are relative to FILE's folder.
 Ctrl-C stops all machines; a second Ctrl-C kills them. Exit code 0 when every machine ended with 0, else 1.
 
 Example of a FILE:
@@ -301,6 +308,7 @@ mod tests {
             append: Some("--console=ttyS0 \"a b\"".into()),
             memory: Some(3 << 30),
             engine: Some(EngineKind::Lockstep),
+            cpu: Some("x86-64-v2,-popcnt".parse().unwrap()),
             unpack: Some(Unpack::Guest),
             serial: Some(Serial::File("x y".into())),
             timeout: Some(Duration::from_millis(1500)),
@@ -327,6 +335,8 @@ mod tests {
             (&["--timeout", "0"], "'0' is not a time"),
             (&["--initrd", "x"], "--kernel <FILE>"),
             (&["debian", "--kernel", "x"], "cannot be used with"),
+            (&["--cpu", "i7"], "'i7' is no CPU model: there are 8086, 286, 386"),
+            (&["--cpu", "486,+turbo"], "'turbo' is no CPU feature"),
             (&["--stats=xml"], "possible values: text, json"),
             (&["--kernal", "x"], "unexpected argument '--kernal'"),
         ] {

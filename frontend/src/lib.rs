@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod conform;
 pub mod console;
+pub mod cpus;
 pub mod guests;
 pub mod progress;
 pub mod run;
@@ -19,6 +20,7 @@ pub fn main(cli: Cli) -> ExitCode {
         None => run::run(&RunArgs::default()),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Guests(args)) => guests::guests(&args),
+        Some(Command::Cpus) => cpus::cpus(),
         Some(Command::Up(args)) => up::up(&args),
         Some(Command::Conform(args)) => conform::command::conform(&args, &conform::engine::make),
     }

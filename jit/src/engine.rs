@@ -414,7 +414,7 @@ impl JitEngine {
         } else {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
-        let request = Request { page, ctx, base, bytes, entries, known };
+        let request = Request { page, ctx, features: cpu.model().features(), base, bytes, entries, known };
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);
             self.finished(cpu, key, result);

@@ -1,6 +1,7 @@
 //! What is compiled together: the reachable blocks of one guest page from given entries.
 
 use crate::vm::CallSite;
+use egret_isa::Features;
 use egret_isa::decode::{self, Decoded};
 use egret_isa::insn::{Ctx, Insn, Mode, Operand};
 use egret_isa::ops::Width;
@@ -21,6 +22,8 @@ pub struct Request {
     pub page: u64,
     /// Context.
     pub ctx: Ctx,
+    /// What the CPU decodes.
+    pub features: Features,
     /// The instruction pointer that goes with the page's first byte, when code may depend on it: 16-bit code wraps around.
     pub base: Option<u64>,
     /// The page's contents.
@@ -142,7 +145,7 @@ impl Finder<'_> {
         }
         let from = usize::from(at);
         let bytes = &self.request.bytes[from..PAGE.min(from + decode::MAX_LEN)];
-        let insn = match decode::decode(bytes, self.request.ctx, decode::DEFAULT_OPTIONS) {
+        let insn = match decode::decode(bytes, self.request.ctx, self.request.features) {
             Decoded::Insn(i) => Some(i),
             Decoded::NeedMore | Decoded::TooLong => None,
         };

@@ -44,7 +44,7 @@ impl Guest {
         let out = console.clone();
         let parts = Parts { serial: Box::new(move |byte| out.push(byte)), start_time: START, clock, memory: MEMORY };
         let image = Image { kernel_name: "test".into(), kernel, initrd: None, cmdline: cmdline.into(), unpack: Unpack::Host };
-        let (machine, _) = Machine::new(Config { memory: MEMORY, parts, image, engine }, None)?;
+        let (machine, _) = Machine::new(Config { memory: MEMORY, parts, image, engine, cpu: egret_isa::CpuModel::default() }, None)?;
         Ok(Guest { machine, console })
     }
 

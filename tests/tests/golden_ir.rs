@@ -1,7 +1,8 @@
 //! The IR of a few instructions, as text, is what the files in `tests/golden/ir` say. After a change that is meant, run with
 //! `EGRET_BLESS=1` and look at the difference that it makes to the files.
 
-use egret_isa::decode::{DEFAULT_OPTIONS, Decoded, decode};
+use egret_isa::Features;
+use egret_isa::decode::{Decoded, decode};
 use egret_isa::insn::Ctx;
 use egret_isa::ir;
 use std::fmt::Write;
@@ -42,7 +43,7 @@ fn text(ctx: Ctx, mut code: &[u8]) -> String {
     let mut bytes = String::new();
     while !code.is_empty() {
         let padded: Vec<u8> = code.iter().copied().chain([0x90; 15]).collect();
-        let Decoded::Insn(i) = decode(&padded, ctx, DEFAULT_OPTIONS) else { panic!("{code:02x?}") };
+        let Decoded::Insn(i) = decode(&padded, ctx, Features::ALL) else { panic!("{code:02x?}") };
         let (head, rest) = code.split_at(i.len.into());
         head.iter().for_each(|b| write!(bytes, "{b:02x}").expect("a string"));
         bytes.push(' ');

@@ -4,6 +4,7 @@ use crate::mmu::Contexts;
 use crate::state::{SegReg, State, attention, cr0, cr4, efer, rflags};
 use crate::system::System;
 use egret_bus::{GuestRam, Phys};
+use egret_isa::CpuModel;
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Ctx, Seg};
 use egret_isa::x87::X87;
@@ -107,10 +108,9 @@ pub struct Cpu {
     pub(crate) pending_debug: bool,
     /// What holds events back.
     pub inhibit: crate::exceptions::Inhibit,
-    /// What CPUID says.
-    pub model: crate::functions::cpuid::Model,
-    /// Which processors' habits it has. Change it with [`Cpu::update_context`] after.
-    pub generation: crate::Generation,
+    /// What CPUID says beside the model's features.
+    pub identity: crate::functions::cpuid::Identity,
+    pub(crate) model: CpuModel,
     /// For test benches: exceptions and software interrupts are caught here and end the run instead of being delivered.
     pub intercept: Option<Intercept>,
 }
@@ -159,8 +159,8 @@ impl Cpu {
             ip_mask: 0xffff_ffff,
             pending_debug: false,
             inhibit: crate::exceptions::Inhibit::default(),
-            model: crate::functions::cpuid::Model::default(),
-            generation: crate::Generation::default(),
+            identity: crate::functions::cpuid::Identity::default(),
+            model: CpuModel::default(),
             intercept: None,
         };
         cpu.reset();
@@ -285,7 +285,7 @@ impl Cpu {
         set(s.mxcsr & 0x1f80 == 0x1f80, Ctx::FP_MASKED);
         set(self.cr0 & cr0::PE != 0, Ctx::PE);
         set(self.v86(), Ctx::V86);
-        set(self.generation == crate::Generation::I80286, Ctx::I80286);
+        set(true, Ctx::of_generation(self.model.generation()));
         set(self.cpl == 3, Ctx::USER);
         self.state.ctx = Ctx(ctx);
         self.ip_mask = match ctx & 3 {
@@ -349,7 +349,8 @@ impl Cpu {
         self.msr = other.msr.clone();
         self.x87 = other.x87.clone();
         self.pkru = other.pkru;
-        self.generation = other.generation;
+        self.model = other.model;
+        self.identity = other.identity.clone();
         self.flush_tlb();
         self.update_context();
     }

@@ -420,7 +420,7 @@ pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64, cross: bool) -> Result<Opti
     let room = (0x1000 - (phys & 0xfff)).min(decode::MAX_LEN as u64) as usize;
     let mut bytes = [0u8; decode::MAX_LEN];
     read_code(cpu, phys, &mut bytes[..room]);
-    match decode::decode(&bytes[..room], ctx, decode::DEFAULT_OPTIONS) {
+    match decode::decode(&bytes[..room], ctx, cpu.model().features()) {
         Decoded::Insn(i) => return Ok(Some((i, None))),
         Decoded::TooLong => return Err(Fault::GP0),
         Decoded::NeedMore if !cross => return Ok(None),
@@ -432,7 +432,7 @@ pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64, cross: bool) -> Result<Opti
     }
     let second = cpu.fetch_address(next)?;
     read_code(cpu, second, &mut bytes[room..]);
-    match decode::decode(&bytes, ctx, decode::DEFAULT_OPTIONS) {
+    match decode::decode(&bytes, ctx, cpu.model().features()) {
         Decoded::Insn(i) => Ok(Some((i, Some(second)))),
         Decoded::TooLong | Decoded::NeedMore => Err(Fault::GP0),
     }

@@ -331,6 +331,7 @@ fn five_level_paging() {
         b.put(top, 8, TABLES | 7);
         b.put(top + 8 * 255, 8, TABLES | 7);
         b.cpu.cr3 = top;
+        b.cpu.set_model("x86-64-v3,+la57".parse().unwrap());
         b.cpu.cr4 |= cr4::LA57;
         b.cpu.flush_tlb();
         b
@@ -355,6 +356,7 @@ fn five_level_paging() {
     assert_eq!(read(&mut b, high), "#14(0x9)", "PS is reserved in a PML5 entry");
     // The number of levels cannot change while long mode is on.
     let mut b = Bench::new(Start::L64);
+    b.cpu.set_model("x86-64-v3,+la57".parse().unwrap());
     b.cpu.state.gpr[0] = b.cpu.cr4 | cr4::LA57;
     b.asm(|a| a.mov(cr4, rax).expect("encodes"));
     assert_eq!(b.run(), "#13(0x0)");

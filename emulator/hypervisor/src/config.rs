@@ -101,6 +101,7 @@ const KEYS: &[(&str, Set)] = &[
     ("append", |o, v| v.text().map(|t| o.append = Some(t))),
     ("memory", |o, v| v.parsed(units::parse_size).map(|m| o.memory = Some(m))),
     ("engine", |o, v| v.parsed(str::parse).map(|e| o.engine = Some(e))),
+    ("cpu", |o, v| v.parsed(str::parse).map(|c| o.cpu = Some(c))),
     ("unpack", |o, v| v.parsed(str::parse).map(|u| o.unpack = Some(u))),
     ("serial", |o, v| v.parsed(str::parse).map(|s| o.serial = Some(s))),
     ("timeout", |o, v| v.number().and_then(|n| units::parse_seconds(&n).map_err(|e| e.to_string())).map(|t| o.timeout = Some(t))),
@@ -212,6 +213,7 @@ mod tests {
             append = "console=ttyS0 quiet"
             memory = "256M"
             engine = "interp"
+            cpu = "x86-64-v1"
             unpack = "guest"
             serial = "file:a.log"
             timeout = 2.5
@@ -233,6 +235,7 @@ mod tests {
             append: Some("console=ttyS0 quiet".into()),
             memory: Some(256 << 20),
             engine: Some(EngineKind::Interp),
+            cpu: Some("x86-64-v1".parse().unwrap()),
             unpack: Some(Unpack::Guest),
             serial: Some(Serial::File(dir.join("a.log"))),
             timeout: Some(Duration::from_millis(2500)),

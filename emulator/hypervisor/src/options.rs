@@ -1,6 +1,7 @@
 //! What one machine is made of, as `egret run` takes it and `egret up` files say it.
 
 use crate::units;
+use egret_machine::model::CpuModel;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -137,6 +138,8 @@ pub struct MachineOptions {
     pub memory: Option<u64>,
     /// What executes the guest.
     pub engine: Option<EngineKind>,
+    /// The CPU model.
+    pub cpu: Option<CpuModel>,
     /// Who unpacks a bzImage.
     pub unpack: Option<Unpack>,
     /// Where the first serial port leads.
@@ -175,6 +178,7 @@ impl MachineOptions {
         put("append", self.append.as_ref().map(OsString::from));
         put("memory", self.memory.map(|m| units::format_size(m).into()));
         put("engine", self.engine.map(|e| e.word().into()));
+        put("cpu", self.cpu.map(|c| c.to_string().into()));
         put("unpack", self.unpack.map(|u| u.word().into()));
         put("serial", self.serial.as_ref().map(serial_text));
         put("timeout", self.timeout.map(|t| t.as_secs_f64().to_string().into()));

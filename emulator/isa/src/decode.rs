@@ -1,8 +1,11 @@
 //! From iced's `Instruction` to [`Insn`], once per cached instruction.
 
+mod old;
+
 use crate::insn::{Ctx, Insn, Mem, Mode, Operand, Rep, Seg};
+use crate::model::{Feature, Features, Generation};
 use crate::ops::{Cond, Width};
-use iced_x86::{Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, MemorySize, OpKind, Register};
+use iced_x86::{Code, ConditionCode, Decoder, DecoderError, DecoderOptions, Instruction, MemorySize, OpKind, Register};
 
 /// The longest x86 instruction in bytes.
 pub const MAX_LEN: usize = 15;
@@ -18,68 +21,50 @@ pub enum Decoded {
     TooLong,
 }
 
-/// Decodes the instruction at the start of `bytes`. `options` are iced's, by CPU model.
+/// Decodes the instruction at the start of `bytes`, as a CPU with `features` does.
 #[must_use]
-pub fn decode(bytes: &[u8], ctx: Ctx, options: u32) -> Decoded {
+pub fn decode(bytes: &[u8], ctx: Ctx, features: Features) -> Decoded {
     let bits = match ctx.mode() {
         Mode::M16 => 16,
         Mode::M32 => 32,
         Mode::M64 => 64,
     };
-    if ctx.has(Ctx::I80286) {
-        return decode_286(bytes, ctx);
+    match ctx.generation() {
+        Generation::I8086 => return old::decode_8086(bytes, ctx, features),
+        Generation::I286 => return old::decode_286(bytes, ctx, features),
+        _ => {}
     }
     let bytes = bytes.get(..MAX_LEN).unwrap_or(bytes);
-    let mut decoder = Decoder::with_ip(bits, bytes, 0, options);
+    let mut decoder = Decoder::with_ip(bits, bytes, 0, options(features));
     let mut insn = decoder.decode();
-    insn.set_code(without_bmi1_and_lzcnt(insn.code()));
+    if insn.code() != Code::INVALID {
+        insn.set_code(on_this_cpu(insn.code(), features));
+    }
     match decoder.last_error() {
-        DecoderError::None => Decoded::Insn(lower(&insn, ctx)),
         DecoderError::NoMoreBytes if bytes.len() >= MAX_LEN => Decoded::TooLong,
         DecoderError::NoMoreBytes => Decoded::NeedMore,
         _ => Decoded::Insn(lower(&insn, ctx)),
     }
 }
 
-/// The decoder options of the default CPU model.
-pub const DEFAULT_OPTIONS: u32 = DecoderOptions::NONE;
-
-/// As an 80286 decodes: at most 10 bytes, LOCK before anything, no size prefixes, no FS and GS, and no instruction of later
-/// times (iAPX 286 Programmer's Reference).
-fn decode_286(bytes: &[u8], ctx: Ctx) -> Decoded {
-    const MAX_LEN_286: usize = 10;
-    let bytes = bytes.get(..MAX_LEN_286).unwrap_or(bytes);
-    let mut decoder = Decoder::with_ip(16, bytes, 0, DecoderOptions::NO_INVALID_CHECK);
-    let mut insn = decoder.decode();
-    if decoder.last_error() == DecoderError::NoMoreBytes {
-        return if bytes.len() >= MAX_LEN_286 { Decoded::TooLong } else { Decoded::NeedMore };
-    }
-    let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0xf0 | 0xf2 | 0xf3);
-    let opcode = bytes.iter().copied().find(|b| !is_prefix(b)).unwrap_or(0);
-    let of_its_time = |f: &CpuidFeature| {
-        use CpuidFeature as F;
-        matches!(f, F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL286_ONLY | F::FPU | F::FPU287 | F::FPU287XL_ONLY)
-    };
-    let later = matches!(opcode, 0x64..=0x67)
-        || !insn.code().cpuid_features().iter().all(of_its_time)
-        || (0..insn.op_count()).any(|n| matches!(insn.op_register(n), Register::FS | Register::GS));
-    if later {
-        insn.set_code(Code::INVALID);
-    }
-    Decoded::Insn(lower(&insn, ctx))
+fn options(features: Features) -> u32 {
+    if features.has(Feature::Lahf64) { DecoderOptions::NONE } else { DecoderOptions::NO_LAHF_SAHF_64 }
 }
 
-/// On a CPU without BMI1 and LZCNT the F3h before BSF and BSR means nothing, and compilers count on it.
-fn without_bmi1_and_lzcnt(code: Code) -> Code {
-    match code {
-        Code::Tzcnt_r16_rm16 => Code::Bsf_r16_rm16,
-        Code::Tzcnt_r32_rm32 => Code::Bsf_r32_rm32,
-        Code::Tzcnt_r64_rm64 => Code::Bsf_r64_rm64,
-        Code::Lzcnt_r16_rm16 => Code::Bsr_r16_rm16,
-        Code::Lzcnt_r32_rm32 => Code::Bsr_r32_rm32,
-        Code::Lzcnt_r64_rm64 => Code::Bsr_r64_rm64,
+/// What an encoding is on a CPU with these features: prefixes that it does not know mean nothing to it, and compilers count
+/// on that; else there is no such instruction.
+fn on_this_cpu(code: Code, features: Features) -> Code {
+    let code = match code {
+        Code::Tzcnt_r16_rm16 if !features.has(Feature::Bmi1) => Code::Bsf_r16_rm16,
+        Code::Tzcnt_r32_rm32 if !features.has(Feature::Bmi1) => Code::Bsf_r32_rm32,
+        Code::Tzcnt_r64_rm64 if !features.has(Feature::Bmi1) => Code::Bsf_r64_rm64,
+        Code::Lzcnt_r16_rm16 if !features.has(Feature::Lzcnt) => Code::Bsr_r16_rm16,
+        Code::Lzcnt_r32_rm32 if !features.has(Feature::Lzcnt) => Code::Bsr_r32_rm32,
+        Code::Lzcnt_r64_rm64 if !features.has(Feature::Lzcnt) => Code::Bsr_r64_rm64,
+        Code::Wbnoinvd if !features.has(Feature::Wbnoinvd) => Code::Wbinvd,
         other => other,
-    }
+    };
+    if features.allows(code) { code } else { Code::INVALID }
 }
 
 fn lower(insn: &Instruction, ctx: Ctx) -> Insn {

@@ -1,5 +1,6 @@
 //! A decoded instruction, compact and free of the decoder's types but for the code and mnemonic.
 
+use crate::model::Generation;
 use crate::ops::{Cond, Width};
 use iced_x86::{Code, Mnemonic};
 
@@ -59,10 +60,25 @@ impl Ctx {
     /// CPL is 3.
     pub const USER: u32 = 1 << 10;
 
-    /// An 80286: the instructions and encodings of that time.
-    pub const I80286: u32 = 1 << 11;
     /// VEX-encoded instructions raise no #NM or #UD (CR4.OSXSAVE = 1, XCR0[2:1] = 11b, CR0.TS = 0, protected mode, not V86).
     pub const AVX: u32 = 1 << 12;
+
+    /// Bits 24-26: how many generations before [`Generation::Current`] the CPU is.
+    const AGE: u32 = 24;
+
+    /// The bits of a generation.
+    #[must_use]
+    pub fn of_generation(generation: Generation) -> u32 {
+        (Generation::Current as u32 - generation as u32) << Self::AGE
+    }
+
+    /// The CPU's generation.
+    #[inline]
+    #[must_use]
+    pub fn generation(self) -> Generation {
+        let age = (self.0 >> Self::AGE & 7) as usize;
+        Generation::ALL.get(Generation::Current as usize - age.min(Generation::Current as usize)).copied().unwrap_or_default()
+    }
 
     /// The size of code.
     #[inline]

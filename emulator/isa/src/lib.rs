@@ -8,6 +8,7 @@ pub mod flags;
 pub mod fp;
 pub mod insn;
 pub mod ir;
+pub mod model;
 pub mod ops;
 pub mod rows;
 pub mod sem;
@@ -16,4 +17,5 @@ pub mod x87;
 
 pub use emit::{Emit, Unit};
 pub use insn::{Ctx, Insn, Mem, Mode, Operand, Rep, Seg};
+pub use model::{CpuModel, Feature, Features, Generation};
 pub use ops::{Bin, Cond, FlagsOp, Rel, Un, Width};

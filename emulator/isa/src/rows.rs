@@ -3,6 +3,7 @@
 
 use crate::decode::{self, Decoded};
 use crate::insn::{Ctx, Insn, Mode};
+use crate::model::Features;
 use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, MandatoryPrefix, Mnemonic, OpCodeTableKind};
 
 /// An encoding.
@@ -80,7 +81,7 @@ impl Row {
             for rex in rex {
                 for body in bodies(self.code, memory) {
                     let bytes = [fwait, size, mandatory(op.mandatory_prefix()), rex, &body, &[0; 10]].concat();
-                    if let Decoded::Insn(insn) = decode::decode(&bytes, ctx, decode::DEFAULT_OPTIONS)
+                    if let Decoded::Insn(insn) = decode::decode(&bytes, ctx, Features::ALL)
                         && insn.code == self.code
                         && insn.has_mem() == memory
                     {

@@ -1,6 +1,7 @@
 //! Every instruction that the decoder knows: its IR obeys the verifier, and evaluating it records the same ops again.
 
-use egret_isa::decode::{DEFAULT_OPTIONS, Decoded, decode};
+use egret_isa::Features;
+use egret_isa::decode::{Decoded, decode};
 use egret_isa::insn::{Ctx, Insn, Mem, Mode, Operand, Rep, Seg};
 use egret_isa::ir::{Block, Op, Recorder, Val, eval, record, verify};
 use egret_isa::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
@@ -50,7 +51,7 @@ fn each(mut f: impl FnMut(&[u8], &Insn)) {
                     for modrm in modrms(&rest) {
                         let tail = [modrm, 0x98, 0x12, 0x34, 0x56, 0x87, 0x9a, 0xbc];
                         let bytes = [prefix, &rest, &tail].concat();
-                        let Decoded::Insn(i) = decode(&bytes, ctx, DEFAULT_OPTIONS) else { continue };
+                        let Decoded::Insn(i) = decode(&bytes, ctx, Features::ALL) else { continue };
                         if i.code != Code::INVALID {
                             f(&bytes[..usize::from(i.len)], &i);
                         }
@@ -176,7 +177,7 @@ fn violations_are_found() {
 
 #[test]
 fn text_of_brackets() {
-    let Decoded::Insn(i) = decode(&[0xf0, 0x0f, 0xb1, 0x53, 0x10], Ctx(2), DEFAULT_OPTIONS) else { panic!("no instruction") };
+    let Decoded::Insn(i) = decode(&[0xf0, 0x0f, 0xb1, 0x53, 0x10], Ctx(2), Features::ALL) else { panic!("no instruction") };
     let text = record(&[i]).to_string();
     let want = "\
 0: lock cmpxchg dword [rbx+0x10],edx

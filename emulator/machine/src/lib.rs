@@ -11,5 +11,6 @@ pub mod run;
 
 pub use clock::{Clock, ClockSource};
 pub use control::Control;
+pub use egret_isa::model;
 pub use lockstep::Lockstep;
 pub use run::{Config, Image, Machine, MachineError, RunStats, Stop};

@@ -8,7 +8,7 @@ use egret_bus::{Event, GuestRam, MapError, RamError, Shared, Ticks, shared};
 use egret_cpu::cpu::TableReg;
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, SegReg};
-use egret_isa::Seg;
+use egret_isa::{CpuModel, Seg};
 use std::time::{Duration, Instant};
 
 /// What to boot, owned by the machine so that a reset can boot it again.
@@ -35,6 +35,8 @@ pub struct Config {
     pub image: Image,
     /// What executes instructions.
     pub engine: Box<dyn Engine>,
+    /// The CPU's model.
+    pub cpu: CpuModel,
 }
 
 /// Why a machine could not be made or started.
@@ -104,7 +106,8 @@ impl Machine {
     pub fn new(config: Config, progress: Option<&mut dyn FnMut(Progress)>) -> Result<(Machine, Loaded), MachineError> {
         let ram = GuestRam::new(&layout::ram_regions(config.memory))?;
         let board = shared(Board::new(config.parts)?);
-        let cpu = Cpu::new(ram, Box::new(BoardSystem(board.clone())));
+        let mut cpu = Cpu::new(ram, Box::new(BoardSystem(board.clone())));
+        cpu.set_model(config.cpu);
         let mut machine =
             Machine { cpu, board, engine: config.engine, image: config.image, control: Control::default(), stats: RunStats::default() };
         let loaded = machine.load(progress)?;

@@ -7,7 +7,8 @@ use egret_bus::{GuestRam, Phys};
 use egret_cpu::cpu::Intercept;
 use egret_cpu::interp::{Blocks, Execute};
 use egret_cpu::state::{attention, cr0, cr4, efer};
-use egret_cpu::{Cpu, Engine, Exit, Generation, SegReg, System};
+use egret_cpu::{Cpu, Engine, Exit, SegReg, System};
+use egret_isa::CpuModel;
 use egret_isa::fp::f80::F80;
 use egret_jit::JitEngine;
 use egret_jit::vm::exit;
@@ -151,6 +152,9 @@ pub trait Core {
         None
     }
 
+    /// Forgets decoded and compiled code.
+    fn flush(&mut self, cpu: &mut Cpu);
+
     /// Instructions that compiled code has executed, for an engine that compiles.
     fn compiled(&self) -> Option<u64> {
         None
@@ -165,6 +169,10 @@ impl<X: Execute> Core for Blocks<X> {
     fn step(&mut self, cpu: &mut Cpu) {
         Blocks::step(self, cpu);
     }
+
+    fn flush(&mut self, cpu: &mut Cpu) {
+        self.clear(cpu);
+    }
 }
 
 impl Core for JitEngine {
@@ -174,6 +182,10 @@ impl Core for JitEngine {
 
     fn step(&mut self, cpu: &mut Cpu) {
         self.interp.step(cpu);
+    }
+
+    fn flush(&mut self, cpu: &mut Cpu) {
+        Engine::flush(self, cpu);
     }
 
     /// Compiled code stops at the ends of blocks. Behind the code of a vector stands HLT: one instruction too many can be taken
@@ -204,6 +216,18 @@ impl Core for JitEngine {
     }
 }
 
+/// The CPU that a vector speaks of; `None` when there is none here.
+fn cpu_model(model: &Model) -> Option<CpuModel> {
+    match model {
+        Model::I8086 => CpuModel::named("8086"),
+        Model::I80286 => CpuModel::named("286"),
+        Model::I80386 => CpuModel::named("386"),
+        Model::X8664V3 => Some(CpuModel::default()),
+        Model::V30 => None,
+        Model::Other(text) => text.parse().ok(),
+    }
+}
+
 /// A bench with an engine.
 pub struct Bench<C: Core> {
     cpu: Cpu,
@@ -225,7 +249,11 @@ impl<C: Core> Bench<C> {
     /// Loads a vector; an error is why it cannot run here.
     fn load(&mut self, v: &Vector) -> Result<Pages, String> {
         let start = v.initial();
-        self.cpu.generation = if v.model == Model::I80286 { Generation::I80286 } else { Generation::Current };
+        let model = cpu_model(&v.model).ok_or_else(|| format!("model {} not implemented", v.model))?;
+        if model != self.cpu.model() {
+            self.cpu.set_model(model);
+            self.engine.flush(&mut self.cpu);
+        }
         self.cpu.reset();
         self.cpu.unknown.clear();
         // Behind the reset, which forgets that code was written.
@@ -482,10 +510,6 @@ impl<C: Core> Bench<C> {
 
 impl<C: Core> VectorEngine for Bench<C> {
     fn run(&mut self, v: &Vector) -> Outcome {
-        match v.model {
-            Model::I80286 | Model::I80386 | Model::X8664V3 => {}
-            ref model => return Outcome::Skipped(format!("model {model} not implemented")),
-        }
         let pages = match self.load(v) {
             Ok(pages) => pages,
             Err(reason) => return Outcome::Skipped(reason),

@@ -134,7 +134,7 @@ fn build(options: &MachineOptions, image: Image, output: &Output, words: &mut Wo
     };
     let parts = Parts { serial: output.sink(), start_time, clock, memory };
     let engine = engine(options.engine, words)?;
-    let config = Config { memory, parts, image, engine };
+    let config = Config { memory, parts, image, engine, cpu: options.cpu.unwrap_or_default() };
     let mut bar = None;
     let mut progress = |p: egret_machine::boot::Progress| {
         bar.get_or_insert_with(|| Progress::bytes(&format!("unpacking {kernel_name}"))).set(p.done, p.total);

@@ -7,7 +7,8 @@ mod host;
 use egret_bus::{GuestRam, Phys};
 use egret_cpu::state::{cr0, efer};
 use egret_cpu::{Cpu, SegReg, System, functions};
-use egret_isa::decode::{DEFAULT_OPTIONS, Decoded, decode};
+use egret_isa::Features;
+use egret_isa::decode::{Decoded, decode};
 use egret_isa::flags::{AF, ARITH, CF, OF, PF, SF, ZF};
 use egret_isa::insn::{Insn, Operand, Seg};
 use egret_isa::ir;
@@ -193,7 +194,7 @@ fn flag_names(flags: u32) -> String {
 fn decoded(bytes: &[u8]) -> Insn {
     let mut padded = bytes.to_vec();
     padded.resize(15, 0x90);
-    match decode(&padded, cpu().state.ctx, DEFAULT_OPTIONS) {
+    match decode(&padded, cpu().state.ctx, Features::ALL) {
         Decoded::Insn(i) if usize::from(i.len) == bytes.len() => i,
         other => panic!("{bytes:02x?}: {other:?}"),
     }

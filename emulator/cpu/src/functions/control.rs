@@ -87,24 +87,6 @@ fn clts(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
 /// CR0 bits that exist.
 const CR0_KNOWN: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
 
-/// CR4 bits that CPUID claims.
-const CR4_KNOWN: u64 = cr4::TSD
-    | cr4::DE
-    | cr4::PSE
-    | cr4::PAE
-    | cr4::PGE
-    | cr4::PCE
-    | cr4::OSFXSR
-    | cr4::OSXMMEXCPT
-    | cr4::UMIP
-    | cr4::FSGSBASE
-    | cr4::PCIDE
-    | cr4::OSXSAVE
-    | cr4::SMEP
-    | cr4::SMAP
-    | cr4::PKE
-    | cr4::LA57;
-
 const CR3_KEEP: u64 = 1 << 63;
 
 impl Cpu {
@@ -174,7 +156,7 @@ impl Cpu {
         let changed = value ^ self.cr4;
         let turned = |bit: u64, on: bool| changed & bit != 0 && (value & bit != 0) == on;
         // The number of paging levels cannot change under way.
-        if value & !CR4_KNOWN != 0 || (self.long_mode() && (value & cr4::PAE == 0 || changed & cr4::LA57 != 0)) {
+        if value & !self.cr4_known() != 0 || (self.long_mode() && (value & cr4::PAE == 0 || changed & cr4::LA57 != 0)) {
             return Err(Fault::GP0);
         }
         if turned(cr4::PCIDE, true) && (!self.long_mode() || self.cr3 & 0xfff != 0) {

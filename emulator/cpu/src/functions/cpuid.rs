@@ -1,17 +1,19 @@
-//! CPUID, and the model it describes: it claims what is implemented and nothing else.
+//! CPUID: the model's features, of which each has its bit in the table of [`egret_isa::model`], and the leaves of another kind.
 //!
-//! The model is an in-order Intel Atom (family 6, model 1Ch). Intel, because only there do operating systems take the
+//! The x86-64 models are an in-order Intel Atom (family 6, model 1Ch). Intel, because only there do operating systems take the
 //! frequencies of the time-stamp counter and of the APIC timer from CPUID instead of measuring them, because the
 //! vectors from real chips that define the flags the manual leaves open are Intel's, and because its rule for fast
 //! system calls is the simpler one: SYSCALL in 64-bit code, SYSENTER everywhere. An in-order Atom, because nothing here
 //! is executed speculatively, and kernels know that these need no defences against it.
 
-use super::Function;
+use super::{Function, xsave};
 use crate::Cpu;
 use crate::fault::Fault;
 use crate::mmu::PHYS_BITS;
+use crate::state::cr4;
 use egret_isa::emit::Emit;
 use egret_isa::insn::Insn;
+use egret_isa::model::{CpuModel, Feature, Generation, ROWS};
 use egret_isa::ops::Width;
 use iced_x86::Mnemonic as M;
 
@@ -20,161 +22,30 @@ pub(super) fn table(i: &Insn) -> Option<Function> {
     (i.mnemonic == M::Cpuid).then_some(cpuid as Function)
 }
 
-/// Feature bits by leaf, under the manual's names.
-pub mod features {
-    #![allow(missing_docs)]
-    use bitflags::bitflags;
-
-    bitflags! {
-        /// Leaf 1, EDX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Basic: u32 {
-            const FPU = 1;
-            const DE = 1 << 2;
-            const PSE = 1 << 3;
-            const TSC = 1 << 4;
-            const MSR = 1 << 5;
-            const PAE = 1 << 6;
-            const CX8 = 1 << 8;
-            const APIC = 1 << 9;
-            const SEP = 1 << 11;
-            const MTRR = 1 << 12;
-            const PGE = 1 << 13;
-            const CMOV = 1 << 15;
-            const PAT = 1 << 16;
-            const PSE36 = 1 << 17;
-            const CLFSH = 1 << 19;
-            const MMX = 1 << 23;
-            const FXSR = 1 << 24;
-            const SSE = 1 << 25;
-            const SSE2 = 1 << 26;
-        }
-
-        /// Leaf 1, ECX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct More: u32 {
-            const CX16 = 1 << 13;
-            const PCID = 1 << 17;
-            const X2APIC = 1 << 21;
-            const POPCNT = 1 << 23;
-            const TSC_DEADLINE = 1 << 24;
-            const HYPERVISOR = 1 << 31;
-        }
-
-        /// Leaf 6, EAX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Power: u32 {
-            const ARAT = 1 << 2;
-        }
-
-        /// Leaf 7, EBX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Structured: u32 {
-            const FSGSBASE = 1;
-            const TSC_ADJUST = 1 << 1;
-            const SMEP = 1 << 7;
-            const ERMS = 1 << 9;
-            const INVPCID = 1 << 10;
-            const SMAP = 1 << 20;
-        }
-
-        /// Leaf 7, ECX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct StructuredC: u32 {
-            const UMIP = 1 << 2;
-        }
-
-        /// Leaf 7, EDX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct StructuredD: u32 {
-            const ARCH_CAPABILITIES = 1 << 29;
-        }
-
-        /// Leaf 80000001h, EDX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Extended: u32 {
-            const SYSCALL = 1 << 11;
-            const NX = 1 << 20;
-            const PAGE1GB = 1 << 26;
-            const RDTSCP = 1 << 27;
-            const LM = 1 << 29;
-        }
-
-        /// Leaf 80000001h, ECX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct ExtendedC: u32 {
-            const LAHF64 = 1;
-            const PREFETCHW = 1 << 8;
-        }
-
-        /// Leaf 80000007h, EDX.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Advanced: u32 {
-            const INVARIANT_TSC = 1 << 8;
-        }
-    }
-}
-
-use features::*;
-
-/// A CPU model as CPUID describes it.
-#[derive(Clone, Debug)]
-pub struct Model {
+/// What CPUID shows beside the model: names, frequencies, and the CPU's place among others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
     /// Vendor, 12 characters.
     pub vendor: [u8; 12],
     /// Brand, up to 48 characters.
     pub brand: [u8; 48],
-    /// Leaf 1, EAX: family, model, stepping.
-    pub signature: u32,
-    /// Leaf 1, EDX.
-    pub basic: Basic,
-    /// Leaf 1, ECX.
-    pub more: More,
-    /// Leaf 6, EAX.
-    pub power: Power,
-    /// Leaf 7, EBX.
-    pub structured: Structured,
-    /// Leaf 7, ECX.
-    pub structured_c: StructuredC,
-    /// Leaf 7, EDX.
-    pub structured_d: StructuredD,
-    /// Leaf 80000001h, EDX.
-    pub extended: Extended,
-    /// Leaf 80000001h, ECX.
-    pub extended_c: ExtendedC,
-    /// Leaf 80000007h, EDX.
-    pub advanced: Advanced,
     /// Frequency of the time-stamp counter in Hz.
     pub tsc_hz: u64,
     /// Initial APIC ID.
     pub apic_id: u32,
+    /// CPUs of the machine: cores of one package.
+    pub cpus: u32,
 }
 
 /// Input clock of the local APIC's timer in Hz, reported as the core crystal's.
 pub const CRYSTAL_HZ: u64 = 1_000_000_000;
 
-impl Default for Model {
+impl Default for Identity {
     fn default() -> Self {
         let mut brand = [0; 48];
         let name = b"Egret Virtual CPU";
         brand[..name.len()].copy_from_slice(name);
-        Model {
-            vendor: *b"GenuineIntel",
-            brand,
-            // Family 6, model 1Ch, stepping 10.
-            signature: 0x0001_06ca,
-            basic: Basic::all(),
-            more: More::all(),
-            power: Power::all(),
-            structured: Structured::all(),
-            structured_c: StructuredC::all(),
-            structured_d: StructuredD::all(),
-            extended: Extended::all(),
-            extended_c: ExtendedC::all(),
-            advanced: Advanced::all(),
-            tsc_hz: 1_000_000_000,
-            apic_id: 0,
-        }
+        Identity { vendor: *b"GenuineIntel", brand, tsc_hz: 1_000_000_000, apic_id: 0, cpus: 1 }
     }
 }
 
@@ -184,83 +55,155 @@ struct Now {
     apic: bool,
     /// 64-bit code asks: SYSCALL is reported only there.
     code64: bool,
+    cr4: u64,
+    xcr0: u64,
+    xcr0_supported: u64,
 }
 
-/// Highest basic leaf.
-const MAX_BASIC: u32 = 0x16;
 /// Highest extended leaf.
 const MAX_EXTENDED: u32 = 0x8000_0008;
 const HYPERVISOR: u32 = 0x4000_0000;
+/// Leaf 1, EBX: CLFLUSH works on 64 bytes.
+const CLFLUSH_LINE: u32 = 8 << 8;
+/// Leaf 1, ECX: what CR4.OSXSAVE says.
+const OSXSAVE: u32 = 1 << 27;
+/// Leaf 7, ECX: what CR4.PKE says.
+const OSPKE: u32 = 1 << 4;
 
-impl Model {
-    fn leaf(&self, leaf: u32, subleaf: u32, now: &Now) -> [u32; 4] {
-        match leaf {
-            0..=MAX_BASIC => self.basic_leaf(leaf, subleaf, now),
-            HYPERVISOR => named(HYPERVISOR, b"EgretEgretEg", [0, 1, 2]),
-            0x8000_0000..=MAX_EXTENDED => self.extended_leaf(leaf, now),
-            // Intel answers a leaf beyond the last with the highest basic one.
-            _ => self.basic_leaf(MAX_BASIC, subleaf, now),
+/// A model with its identity.
+struct Described<'a> {
+    model: CpuModel,
+    id: &'a Identity,
+    now: Now,
+}
+
+impl Described<'_> {
+    /// Highest basic leaf.
+    fn max_basic(&self) -> u32 {
+        match self.model.generation() {
+            Generation::Current if self.model.has(Feature::Hypervisor) => 0x16,
+            Generation::Current => 0xd,
+            _ => 1,
         }
     }
 
-    fn basic_leaf(&self, leaf: u32, subleaf: u32, now: &Now) -> [u32; 4] {
+    fn leaf(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let max = self.max_basic();
+        let extended = self.model.has(Feature::Lm);
         match leaf {
-            0 => named(MAX_BASIC, &self.vendor, [0, 2, 1]),
-            1 => self.features(now),
+            HYPERVISOR if self.model.has(Feature::Hypervisor) => named(HYPERVISOR, b"EgretEgretEg", [0, 1, 2]),
+            0x8000_0000..=MAX_EXTENDED if extended => self.extended_leaf(leaf),
+            _ if leaf <= max => self.basic_leaf(leaf, subleaf),
+            // Intel answers a leaf beyond the last with the highest basic one.
+            _ => self.basic_leaf(max, subleaf),
+        }
+    }
+
+    /// The feature bits of a leaf.
+    fn features(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let mut out = [0; 4];
+        for row in ROWS.iter().filter(|r| self.model.has(r.feature) && self.shown(r.feature)) {
+            if let Some(place) = row.place.filter(|p| p.leaf == leaf && p.subleaf == subleaf) {
+                out[usize::from(place.register & 3)] |= 1 << (place.bit & 31);
+            }
+        }
+        out
+    }
+
+    /// Whether a feature of the model shows at present.
+    fn shown(&self, feature: Feature) -> bool {
+        match feature {
+            Feature::Apic | Feature::X2apic | Feature::TscDeadline => self.now.apic,
+            Feature::Syscall => self.now.code64,
+            Feature::Htt => self.id.cpus > 1,
+            _ => true,
+        }
+    }
+
+    fn basic_leaf(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        match leaf {
+            0 => named(self.max_basic(), &self.id.vendor, [0, 2, 1]),
+            1 => self.version(),
             // "Ask leaf 4".
             2 => [0x0000_ff01, 0, 0, 0],
-            4 => cache(subleaf),
-            6 => [self.power.bits(), 0, 0, 0],
-            7 if subleaf == 0 => [0, self.structured.bits(), self.structured_c.bits(), self.structured_d.bits()],
-            0xb => self.topology(subleaf),
+            4 => self.cache(subleaf),
+            // Lines of 64 bytes; hints in ECX are taken, interrupts end MWAIT also with IF clear; one kind of C1.
+            5 if self.model.has(Feature::Monitor) => [64, 64, 3, 0x10],
+            7 if subleaf == 0 => {
+                let mut out = self.features(7, 0);
+                out[2] |= if self.now.cr4 & cr4::PKE != 0 { OSPKE } else { 0 };
+                out
+            }
+            0xd if self.model.has(Feature::Xsave) => xsave::leaf(self.now.xcr0_supported, self.now.xcr0, self.features(0xd, 1)[0], subleaf),
+            0xb if self.model.has(Feature::X2apic) => self.topology(subleaf),
             0x15 => {
-                let common = gcd(self.tsc_hz, CRYSTAL_HZ);
-                [(CRYSTAL_HZ / common) as u32, (self.tsc_hz / common) as u32, CRYSTAL_HZ as u32, 0]
+                let common = gcd(self.id.tsc_hz, CRYSTAL_HZ);
+                [(CRYSTAL_HZ / common) as u32, (self.id.tsc_hz / common) as u32, CRYSTAL_HZ as u32, 0]
             }
             0x16 => {
-                let mhz = (self.tsc_hz / 1_000_000) as u32 & 0xffff;
+                let mhz = (self.id.tsc_hz / 1_000_000) as u32 & 0xffff;
                 [mhz, mhz, 100, 0]
             }
+            _ => self.features(leaf, subleaf),
+        }
+    }
+
+    fn version(&self) -> [u32; 4] {
+        let mut out = self.features(1, 0);
+        out[0] = self.model.base().signature;
+        if self.model.has(Feature::Clflush) {
+            out[1] |= CLFLUSH_LINE;
+        }
+        if self.model.generation() == Generation::Current {
+            out[1] |= self.id.cpus.clamp(1, 255) << 16 | self.id.apic_id << 24;
+        }
+        if self.now.cr4 & cr4::OSXSAVE != 0 && self.model.has(Feature::Xsave) {
+            out[2] |= OSXSAVE;
+        }
+        out
+    }
+
+    /// Bits of an APIC ID that number the CPUs of the package.
+    fn id_bits(&self) -> u32 {
+        self.id.cpus.max(1).next_power_of_two().trailing_zeros()
+    }
+
+    /// One package of cores of one thread.
+    fn topology(&self, subleaf: u32) -> [u32; 4] {
+        match subleaf {
+            0 => [0, 1, 1 << 8, self.id.apic_id],
+            1 => [self.id_bits(), self.id.cpus.max(1), 2 << 8 | 1, self.id.apic_id],
+            n => [0, 0, n & 0xff, self.id.apic_id],
+        }
+    }
+
+    /// Leaf 4: level 1 data and instruction caches of 32 KiB, level 2 of 512 KiB, all of a core's own, 8-way with 64-byte lines.
+    fn cache(&self, subleaf: u32) -> [u32; 4] {
+        let cores = ((1u32 << self.id_bits()) - 1).min(63) << 26;
+        let describe = |kind: u32, level: u32, sets: u32| [kind | level << 5 | 1 << 8 | cores, 7 << 22 | 63, sets - 1, 0];
+        match subleaf {
+            0 => describe(1, 1, 64),
+            1 => describe(2, 1, 64),
+            2 => describe(3, 2, 1024),
             _ => [0; 4],
         }
     }
 
-    fn features(&self, now: &Now) -> [u32; 4] {
-        const CLFLUSH_LINE: u32 = 8 << 8;
-        let (mut basic, mut more) = (self.basic, self.more);
-        if !now.apic {
-            basic.remove(Basic::APIC);
-            more.remove(More::X2APIC | More::TSC_DEADLINE);
-        }
-        [self.signature, CLFLUSH_LINE | 1 << 16 | self.apic_id << 24, more.bits(), basic.bits()]
-    }
-
-    /// One package of one core of one thread.
-    fn topology(&self, subleaf: u32) -> [u32; 4] {
-        match subleaf {
-            0 => [0, 1, 1 << 8, self.apic_id],
-            1 => [0, 1, 2 << 8 | 1, self.apic_id],
-            n => [0, 0, n & 0xff, self.apic_id],
-        }
-    }
-
-    fn extended_leaf(&self, leaf: u32, now: &Now) -> [u32; 4] {
+    fn extended_leaf(&self, leaf: u32) -> [u32; 4] {
         match leaf {
             0x8000_0000 => [MAX_EXTENDED, 0, 0, 0],
-            0x8000_0001 => {
-                let mut extended = self.extended;
-                extended.set(Extended::SYSCALL, extended.contains(Extended::SYSCALL) && now.code64);
-                [0, 0, self.extended_c.bits(), extended.bits()]
-            }
             0x8000_0002..=0x8000_0004 => {
                 let at = (leaf - 0x8000_0002) as usize * 16;
-                std::array::from_fn(|n| word(&self.brand, at + 4 * n))
+                std::array::from_fn(|n| word(&self.id.brand, at + 4 * n))
             }
             // 512 KiB, 8-way, 64-byte lines.
             0x8000_0006 => [0, 0, 512 << 16 | 6 << 12 | 64, 0],
-            0x8000_0007 => [0, 0, 0, self.advanced.bits()],
-            0x8000_0008 => [PHYS_BITS | 48 << 8, 0, 0, 0],
-            _ => [0; 4],
+            0x8000_0008 => {
+                let mut out = self.features(leaf, 0);
+                out[0] = PHYS_BITS | if self.model.has(Feature::La57) { 57 } else { 48 } << 8;
+                out
+            }
+            _ => self.features(leaf, 0),
         }
     }
 }
@@ -274,28 +217,25 @@ fn named(max: u32, name: &[u8; 12], order: [usize; 3]) -> [u32; 4] {
     [max, word(name, 4 * order[0]), word(name, 4 * order[1]), word(name, 4 * order[2])]
 }
 
-/// Leaf 4: level 1 data and instruction caches of 32 KiB, level 2 of 512 KiB, all 8-way with 64-byte lines.
-fn cache(subleaf: u32) -> [u32; 4] {
-    let describe = |kind: u32, level: u32, sets: u32| [kind | level << 5 | 1 << 8, 7 << 22 | 63, sets - 1, 0];
-    match subleaf {
-        0 => describe(1, 1, 64),
-        1 => describe(2, 1, 64),
-        2 => describe(3, 2, 1024),
-        _ => [0; 4],
-    }
-}
-
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
+impl Cpu {
+    /// What CPUID answers, EAX to EDX.
+    #[must_use]
+    pub fn cpuid(&mut self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        const APIC_BASE: u32 = 0x1b;
+        const APIC_ENABLE: u64 = 1 << 11;
+        let apic = self.system.apic_read(APIC_BASE).is_some_and(|base| base & APIC_ENABLE != 0);
+        let now = Now { apic, code64: self.code64(), cr4: self.cr4, xcr0: self.state.xcr0, xcr0_supported: self.xcr0_supported() };
+        Described { model: self.model, id: &self.identity, now }.leaf(leaf, subleaf)
+    }
+}
+
 /// CPUID: SDM Vol. 2, "CPUID—CPU Identification".
 fn cpuid(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
-    const APIC_BASE: u32 = 0x1b;
-    const APIC_ENABLE: u64 = 1 << 11;
-    let apic = cpu.system.apic_read(APIC_BASE).is_some_and(|base| base & APIC_ENABLE != 0);
-    let now = Now { apic, code64: cpu.code64() };
-    let [eax, ebx, ecx, edx] = cpu.model.leaf(cpu.reg(0) as u32, cpu.reg(1) as u32, &now);
+    let [eax, ebx, ecx, edx] = cpu.cpuid(cpu.reg(0) as u32, cpu.reg(1) as u32);
     for (r, value) in [(0, eax), (3, ebx), (1, ecx), (2, edx)] {
         cpu.set_gpr(r, Width::D, value.into());
     }

@@ -6,6 +6,7 @@ use super::fpu::{MXCSR_MASK, read_bytes, write_bytes};
 use crate::Cpu;
 use crate::fault::Fault;
 use crate::state::{cr0, cr4};
+use egret_isa::Feature;
 use egret_isa::emit::Emit;
 use egret_isa::insn::{Insn, Mode, Seg};
 use egret_isa::ops::Width;
@@ -438,7 +439,8 @@ impl Cpu {
     /// The components that XCR0 may turn on.
     #[must_use]
     pub fn xcr0_supported(&self) -> u64 {
-        KNOWN
+        let has = |f: Feature, bit: u64| if self.model().has(f) || !f.implemented() { bit } else { 0 };
+        KNOWN & (FPU | SSE | has(Feature::Avx, AVX) | has(Feature::Pku, PKRU))
     }
 
     /// XINUSE: the components that are not in their initial configuration.

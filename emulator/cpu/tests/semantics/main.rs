@@ -11,7 +11,8 @@ use egret_cpu::interp::{Direct, Execute};
 use egret_cpu::ir_engine::Recorded;
 use egret_cpu::state::{cr0, cr4, efer, rflags};
 use egret_cpu::{Cpu, SegReg, System};
-use egret_isa::decode::{DEFAULT_OPTIONS, Decoded, decode};
+use egret_isa::Features;
+use egret_isa::decode::{Decoded, decode};
 use egret_isa::flags::{AF, ARITH, CF, OF, PF, SF, ZF};
 use egret_isa::insn::Insn;
 use rows::{ROWS, Row};
@@ -159,7 +160,7 @@ fn instruction(cpu: &Cpu, row: &Row) -> Insn {
     let mut bytes: Vec<u8> = (0..row.1.len()).step_by(2).map(|n| u8::from_str_radix(&row.1[n..n + 2], 16).expect("hex")).collect();
     let len = bytes.len();
     bytes.resize(15, 0x90);
-    match decode(&bytes, cpu.state.ctx, DEFAULT_OPTIONS) {
+    match decode(&bytes, cpu.state.ctx, Features::ALL) {
         Decoded::Insn(i) if usize::from(i.len) == len => i,
         other => panic!("{row:?}: {other:?}"),
     }
