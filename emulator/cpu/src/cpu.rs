@@ -33,6 +33,10 @@ pub struct Msrs {
     pub sysenter_eip: u64,
     pub pat: u64,
     pub tsc_aux: u64,
+    /// IA32_DEBUGCTL.
+    pub debugctl: u64,
+    /// IA32_MISC_ENABLE.
+    pub misc_enable: u64,
     /// What is added to the system's time-stamp counter (IA32_TSC_ADJUST and writes to IA32_TSC).
     pub tsc_offset: u64,
     /// MTRRs and whatever else is kept as written, by number.
@@ -52,6 +56,8 @@ impl Default for Msrs {
             sysenter_eip: 0,
             pat: 0x0007_0406_0007_0406,
             tsc_aux: 0,
+            debugctl: 0,
+            misc_enable: 1 | 1 << 11 | 1 << 12,
             tsc_offset: 0,
             plain: BTreeMap::new(),
         }
@@ -106,6 +112,9 @@ pub struct Cpu {
     pub(crate) ip_mask: u64,
     /// A data breakpoint was hit by the instruction under way.
     pub(crate) pending_debug: bool,
+    /// FERR# is asserted.
+    pub(crate) ferr: bool,
+    pub(crate) monitor: Option<crate::functions::system::Monitor>,
     /// What holds events back.
     pub inhibit: crate::exceptions::Inhibit,
     /// What CPUID says beside the model's features.
@@ -158,6 +167,8 @@ impl Cpu {
             code_writes: Vec::new(),
             ip_mask: 0xffff_ffff,
             pending_debug: false,
+            ferr: false,
+            monitor: None,
             inhibit: crate::exceptions::Inhibit::default(),
             identity: crate::functions::cpuid::Identity::default(),
             model: CpuModel::default(),
@@ -191,6 +202,8 @@ impl Cpu {
         self.msr = Msrs::default();
         self.inhibit = crate::exceptions::Inhibit::default();
         self.pending_debug = false;
+        self.monitor = None;
+        self.ferr = false;
         self.x87 = X87::reset();
         self.pkru = 0;
         self.flush_tlb();

@@ -18,6 +18,8 @@ pub struct Inhibit {
     pub(crate) stack_switch: bool,
     /// The instruction under way takes no single-step trap after it: it has entered a handler that runs with TF clear.
     pub(crate) no_trap: bool,
+    /// MWAIT was told to let masked interrupts end its wait.
+    pub(crate) masked_wake: bool,
 }
 
 /// Where an event comes from.
@@ -155,7 +157,16 @@ impl Cpu {
             self.state.attention |= attention::INTERRUPT;
             return;
         }
-        if !self.flag(rflags::IF) || !self.system.interrupt_pending() {
+        if self.monitoring() && self.monitor_hit() {
+            self.wake();
+        }
+        if !self.flag(rflags::IF) {
+            if self.inhibit.masked_wake && self.system.interrupt_pending() {
+                self.wake();
+            }
+            return;
+        }
+        if !self.system.interrupt_pending() {
             return;
         }
         if let Some(vector) = self.system.acknowledge() {
@@ -181,8 +192,11 @@ impl Cpu {
         };
         if event.vector == vector::DB && event.is_exception() {
             self.dr[7] &= !crate::functions::debug::dr7::GD;
+            self.msr.debugctl &= !crate::functions::debug::debugctl::BTF;
         }
-        self.state.attention &= !attention::HALTED;
+        if self.state.attention & attention::HALTED != 0 {
+            self.wake();
+        }
         self.inhibit.no_trap = true;
         result.map_err(|fault| if event.source == Source::Software { fault } else { set_ext(fault) })
     }

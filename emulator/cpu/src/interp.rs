@@ -187,9 +187,10 @@ impl<X: Execute> Blocks<X> {
             return;
         }
         let trap = cpu.flag(crate::state::rflags::TF);
-        let result = self.decode_one(cpu).and_then(|insn| run_insn::<X>(cpu, &X::prepare(&insn), &insn));
+        let before = cpu.state.rip;
+        let result = self.decode_one(cpu).and_then(|insn| run_insn::<X>(cpu, &X::prepare(&insn), &insn).map(|()| insn));
         match result {
-            Ok(()) => cpu.after_step(trap),
+            Ok(insn) => cpu.after_step(trap, branched(cpu, &insn, before)),
             Err(fault) => cpu.raise(fault),
         }
         if cpu.state.attention & attention::CODE_WRITE != 0 {
@@ -402,6 +403,15 @@ fn run_insn<X: Execute>(cpu: &mut Cpu, code: &X::Code, insn: &Insn) -> Result<()
         cpu.state.gpr[4] = rsp;
     }
     result
+}
+
+/// Whether an instruction that was at `before` took a branch.
+fn branched(cpu: &Cpu, insn: &Insn, before: u64) -> bool {
+    match insn.code.flow_control() {
+        iced_x86::FlowControl::Next => false,
+        iced_x86::FlowControl::ConditionalBranch => cpu.state.rip != before.wrapping_add(insn.len.into()) & cpu.ip_mask,
+        _ => true,
+    }
 }
 
 fn device(cpu: &Cpu, phys: u64) -> bool {

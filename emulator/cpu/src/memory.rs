@@ -146,7 +146,7 @@ impl Cpu {
         Ok(Pieces { first: first.phys, second: second.phys, len: room as u8 })
     }
 
-    fn wrap_linear(&self, linear: u64) -> u64 {
+    pub(crate) fn wrap_linear(&self, linear: u64) -> u64 {
         if self.long_mode() && self.code64() { linear } else { linear & 0xffff_ffff }
     }
 

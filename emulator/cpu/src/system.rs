@@ -40,6 +40,10 @@ pub trait System {
     fn set_task_priority(&mut self, _value: u8) {}
     /// Drives FERR# (high: an unmasked x87 exception with CR0.NE clear).
     fn set_ferr(&mut self, _level: bool) {}
+    /// Whether the board asserts IGNNE#: x87 exceptions are to be ignored.
+    fn ignne(&mut self) -> bool {
+        false
+    }
     /// Whether the device side wants the run loop back after the last access.
     fn wants_attention(&mut self) -> bool {
         false

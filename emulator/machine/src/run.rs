@@ -100,6 +100,8 @@ pub struct Machine {
 const SLICE: i64 = 50_000;
 /// Longest sleep of an idle machine without a timer.
 const NAP: Duration = Duration::from_millis(100);
+/// How often an idle machine looks whether the line that MWAIT watches was written.
+const LOOK: Duration = Duration::from_micros(500);
 
 impl Machine {
     /// Builds a machine and loads its image; `progress` hears of long unpacking.
@@ -204,7 +206,7 @@ impl Machine {
     fn idle(&mut self, started: Instant, limit: Option<Duration>) {
         let (next, now, source) = {
             let mut board = self.board.lock();
-            if board.interrupt_pending() {
+            if self.cpu.interruptible() && board.interrupt_pending() {
                 return;
             }
             let now = board.clock().now();
@@ -218,6 +220,8 @@ impl Machine {
         }
         let before = Instant::now();
         let until = next.map_or(NAP, |at| Duration::from_nanos(at.since(now)).min(NAP));
+        // Another processor's or a chip's write to the line that MWAIT watches ends the wait too.
+        let until = if self.cpu.monitoring() { until.min(LOOK) } else { until };
         let left = limit.map_or(NAP, |l| l.saturating_sub(started.elapsed()));
         self.control.wait(until.min(left));
         self.stats.idle += nanos(before.elapsed());

@@ -29,6 +29,12 @@ pub(crate) mod dr7 {
     pub const IO: u64 = 2;
 }
 
+/// Bits of IA32_DEBUGCTL.
+pub(crate) mod debugctl {
+    /// TF traps after taken branches only.
+    pub const BTF: u64 = 1 << 1;
+}
+
 /// This file's mnemonics.
 pub(super) fn table(i: &Insn) -> Option<Function> {
     Some(match i.mnemonic {
@@ -120,11 +126,13 @@ impl Cpu {
         hits != 0
     }
 
-    /// After an instruction that was single-stepped: raises #DB when TF was set before it or a data breakpoint was hit.
-    pub fn after_step(&mut self, trap: bool) {
+    /// After an instruction that was single-stepped: raises #DB when TF was set before it, with IA32_DEBUGCTL.BTF only when it
+    /// took a branch, or a data breakpoint was hit.
+    pub fn after_step(&mut self, trap: bool, branched: bool) {
         if self.inhibit.stack_switch {
             return;
         }
+        let trap = trap && (branched || self.msr.debugctl & debugctl::BTF == 0);
         if trap && !self.inhibit.no_trap {
             self.dr[6] |= dr6::BS;
             self.pending_debug = true;

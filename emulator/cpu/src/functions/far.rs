@@ -130,10 +130,16 @@ fn retf(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 
 /// INT n: SDM Vol. 2, "INT n/INTO/INT3/INT1—Call to Interrupt Procedure".
 fn int(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
-    if cpu.v86() && cpu.iopl() < 3 {
-        return Err(Fault::GP0);
+    let vector = i.imm as u8;
+    if cpu.v86() {
+        if cpu.redirected(vector)? {
+            return cpu.interrupt_8086(vector);
+        }
+        if cpu.iopl() < 3 {
+            return Err(Fault::GP0);
+        }
     }
-    cpu.deliver(&Event::software(i.imm as u8))
+    cpu.deliver(&Event::software(vector))
 }
 
 /// INT3. Unlike INT 3 it is not subject to IOPL in V86.

@@ -38,13 +38,14 @@ fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     } else {
         cpu.require(Unit::X87)?;
     }
-    if p.waits() && cpu.x87.pending_exception() {
-        return cpu.x87_exception(i);
+    if p.waits() && cpu.x87.pending_exception() && cpu.x87_exception(i)? {
+        return Ok(());
     }
     let address = if i.has_mem() { Some(cpu.offset(i, &i.mem)) } else { None };
-    match p.memory {
-        Memory::Env | Memory::State => return image(cpu, i, p, address.unwrap_or(0)),
-        _ => {}
+    if matches!(p.memory, Memory::Env | Memory::State) {
+        image(cpu, i, p, address.unwrap_or(0))?;
+        cpu.release_ferr();
+        return Ok(());
     }
     let source = read_source(cpu, i, p, address)?;
     let check = cpu.x87.checkpoint();
@@ -52,9 +53,13 @@ fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         let cs = cpu.selector(Seg::Cs) as u16;
         let ip = cpu.state.rip.wrapping_sub(i.len.into());
         let data = address.map(|a| (cpu.state.seg[i.mem.seg as usize].selector, a));
-        cpu.x87.record(0, cs, ip, data);
+        cpu.x87.record(cpu.x87.fop, cs, ip, data);
     }
     let out = cpu.x87.execute(p, stack_operand(i), source);
+    if p.records() && cpu.x87.pending_exception() {
+        cpu.record_opcode(i);
+    }
+    cpu.release_ferr();
     if let Some(v) = out.store {
         match address {
             None => cpu.set_gpr(0, Width::W, v as u64),
@@ -96,8 +101,8 @@ fn read_source(cpu: &mut Cpu, i: &Insn, p: X87Insn, address: Option<u64>) -> Res
     Ok(u128::from_le_bytes(bytes))
 }
 
-fn piece(len: usize) -> usize {
-    match len {
+fn piece(len: usize, most: usize) -> usize {
+    match len.min(most) {
         8.. => 8,
         4.. => 4,
         2.. => 2,
@@ -107,9 +112,14 @@ fn piece(len: usize) -> usize {
 
 /// Reads a memory image in the largest pieces that fit.
 pub(super) fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut [u8]) -> Result<(), Fault> {
+    read_pieces(cpu, seg, at, aw, 8, out)
+}
+
+/// Reads a memory image in pieces of `most` bytes or less, of which each must be aligned where alignment is checked.
+fn read_pieces(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, most: usize, out: &mut [u8]) -> Result<(), Fault> {
     let mut done = 0;
     while done < out.len() {
-        let n = piece(out.len() - done);
+        let n = piece(out.len() - done, most);
         let v = cpu.read(seg, at.wrapping_add(done as u64) & aw.mask(), n as u8)?;
         out[done..done + n].copy_from_slice(&v.to_le_bytes()[..n]);
         done += n;
@@ -119,12 +129,16 @@ pub(super) fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut 
 
 /// Writes a memory image; its first and last byte are checked before anything is written.
 pub(super) fn write_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, data: &[u8]) -> Result<(), Fault> {
+    write_pieces(cpu, seg, at, aw, 8, data)
+}
+
+fn write_pieces(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, most: usize, data: &[u8]) -> Result<(), Fault> {
     let last = at.wrapping_add(data.len().saturating_sub(1) as u64) & aw.mask();
     cpu.probe_write(seg, at, 1)?;
     cpu.probe_write(seg, last, 1)?;
     let mut done = 0;
     while done < data.len() {
-        let n = piece(data.len() - done);
+        let n = piece(data.len() - done, most);
         let mut v = [0; 8];
         v[..n].copy_from_slice(&data[done..done + n]);
         cpu.write(seg, at.wrapping_add(done as u64) & aw.mask(), n as u8, u64::from_le_bytes(v))?;
@@ -137,26 +151,27 @@ pub(super) fn write_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, data: &[u
 fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     let format = EnvFormat::new(i.opsize != Width::W, cpu.real_mode() || cpu.v86());
     let (seg, aw) = (i.mem.seg, i.mem.width);
+    let word = if i.opsize == Width::W { 2 } else { 4 };
     let mut bytes = [0; 108];
     match p.op {
         X87Op::LoadEnv => {
             let bytes = &mut bytes[..format.env_len()];
-            read_bytes(cpu, seg, at, aw, bytes)?;
+            read_pieces(cpu, seg, at, aw, word, bytes)?;
             cpu.x87.load_env(format, bytes);
         }
         X87Op::LoadState => {
             let bytes = &mut bytes[..format.state_len()];
-            read_bytes(cpu, seg, at, aw, bytes)?;
+            read_pieces(cpu, seg, at, aw, word, bytes)?;
             cpu.x87.load_state(format, bytes);
         }
         X87Op::StoreEnv { .. } => {
             let bytes = cpu.x87.env_image(format);
-            write_bytes(cpu, seg, at, aw, &bytes[..format.env_len()])?;
+            write_pieces(cpu, seg, at, aw, word, &bytes[..format.env_len()])?;
             cpu.x87.mask_all();
         }
         _ => {
             let bytes = cpu.x87.state_image(format);
-            write_bytes(cpu, seg, at, aw, &bytes[..format.state_len()])?;
+            write_pieces(cpu, seg, at, aw, word, &bytes[..format.state_len()])?;
             cpu.x87.init();
         }
     }
@@ -228,15 +243,49 @@ fn fxrstor(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 
 impl Cpu {
     /// A waiting instruction found an unmasked exception: #MF, or FERR# with CR0.NE clear, at which the processor stops
-    /// until an interrupt comes (SDM Vol. 1, "MS-DOS Compatibility Sub-mode").
-    pub(crate) fn x87_exception(&mut self, i: &Insn) -> Result<(), Fault> {
+    /// until an interrupt comes (SDM Vol. 1, "MS-DOS Compatibility Sub-mode"). False when the board asserts IGNNE#: the
+    /// instruction is to be executed all the same.
+    pub(crate) fn x87_exception(&mut self, i: &Insn) -> Result<bool, Fault> {
         if self.cr0 & cr0::NE != 0 {
             return Err(Fault::new(vector::MF));
         }
+        self.ferr = true;
         self.system.set_ferr(true);
+        if self.system.ignne() {
+            return Ok(false);
+        }
         self.state.rip = self.state.rip.wrapping_sub(i.len.into()) & self.ip_mask;
         self.state.attention |= attention::INTERRUPT;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Ends FERR# when the exception is gone.
+    #[inline]
+    fn release_ferr(&mut self) {
+        if self.ferr && !self.x87.pending_exception() {
+            self.ferr = false;
+            self.system.set_ferr(false);
+        }
+    }
+
+    /// Notes the opcode of an instruction that raised an unmasked exception. Processors since the Pentium 4 note no others
+    /// (SDM Vol. 1, "Fopcode Compatibility Sub-mode").
+    #[cold]
+    fn record_opcode(&mut self, i: &Insn) {
+        let start = self.linear_ip().wrapping_sub(i.len.into());
+        let address = self.fault_address;
+        let mut bytes = [0u8; 15];
+        for (n, byte) in bytes.iter_mut().take(i.len.into()).enumerate() {
+            let Ok(phys) = self.fetch_address(self.wrap_linear(start.wrapping_add(n as u64))) else { break };
+            *byte = self.ram.load(egret_bus::Phys(phys), 1).unwrap_or(0) as u8;
+        }
+        self.fault_address = address;
+        // Behind the prefixes: ESC, then ModRM.
+        if let Some(at) = bytes.iter().position(|b| b & 0xf8 == 0xd8)
+            && let Some(second) = bytes.get(at + 1)
+        {
+            self.x87.fop = u16::from(bytes[at] & 7) << 8 | u16::from(*second);
+        }
     }
 
     /// Replaces MXCSR, of which the caller has checked the reserved bits.

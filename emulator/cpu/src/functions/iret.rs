@@ -36,7 +36,7 @@ fn iret(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         M::Iretd => 4,
         _ => 2,
     };
-    if cpu.v86() && cpu.iopl() < 3 {
+    if cpu.v86() && cpu.iopl() < 3 && !(size == 2 && cpu.virtual_v86()) {
         return Err(Fault::GP0);
     }
     if !cpu.real_mode() && !cpu.v86() && cpu.flag(rflags::NT) {
@@ -51,14 +51,23 @@ fn iret(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         return real(cpu, &frame);
     }
     if !cpu.long_mode() && cpu.cpl == 0 && size == 4 && frame.flags & rflags::VM != 0 {
-        return to_v86(cpu, &frame);
+        to_v86(cpu, &frame)?;
+    } else {
+        protected(cpu, &frame)?;
     }
-    protected(cpu, &frame)
+    cpu.virtual_interrupt();
+    Ok(())
 }
 
 fn real(cpu: &mut Cpu, f: &Frame) -> Result<(), Fault> {
     if f.rip > u64::from(cpu.state.seg[Seg::Cs as usize].limit) {
         return Err(Fault::GP0);
+    }
+    if cpu.virtual_v86() {
+        cpu.set_virtual_image(f.flags)?;
+        cpu.load_real(Seg::Cs, f.cs);
+        cpu.state.rip = f.rip;
+        return Ok(());
     }
     cpu.load_real(Seg::Cs, f.cs);
     cpu.state.rip = f.rip;

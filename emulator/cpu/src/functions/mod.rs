@@ -13,7 +13,8 @@ mod segment;
 mod simd;
 mod string;
 mod syscall;
-mod system;
+pub(crate) mod system;
+mod virtual_flag;
 pub mod xsave;
 
 use crate::Cpu;

@@ -3,6 +3,7 @@
 use super::Function;
 use crate::Cpu;
 use crate::fault::Fault;
+use crate::functions::debug::debugctl;
 use crate::state::attention;
 use egret_isa::emit::Emit;
 use egret_isa::insn::{Insn, Seg};
@@ -23,6 +24,7 @@ mod number {
     pub const TSC: u32 = 0x10;
     pub const PLATFORM_ID: u32 = 0x17;
     pub const APIC_BASE: u32 = 0x1b;
+    pub const FEATURE_CONTROL: u32 = 0x3a;
     pub const TSC_ADJUST: u32 = 0x3b;
     pub const BIOS_UPDT_TRIG: u32 = 0x79;
     pub const BIOS_SIGN_ID: u32 = 0x8b;
@@ -34,6 +36,7 @@ mod number {
     pub const MCG_CAP: u32 = 0x179;
     pub const MCG_STATUS: u32 = 0x17a;
     pub const MISC_ENABLE: u32 = 0x1a0;
+    pub const DEBUGCTL: u32 = 0x1d9;
     pub const MTRR_PHYS_FIRST: u32 = 0x200;
     pub const MTRR_PHYS_LAST: u32 = 0x20f;
     pub const MTRR_FIX64K: u32 = 0x250;
@@ -46,6 +49,7 @@ mod number {
     pub const TSC_DEADLINE: u32 = 0x6e0;
     pub const X2APIC_FIRST: u32 = 0x800;
     pub const X2APIC_LAST: u32 = 0x8ff;
+    pub const XSS: u32 = 0xda0;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
     pub const LSTAR: u32 = 0xc000_0082;
@@ -59,10 +63,13 @@ mod number {
 
 /// IA32_MTRRCAP: eight variable ranges, fixed ranges, write combining.
 const MTRRCAP: u64 = 8 | 1 << 8 | 1 << 10;
-/// IA32_MISC_ENABLE: fast strings; BTS and PEBS unavailable.
-const MISC_ENABLE: u64 = 1 | 1 << 11 | 1 << 12;
-/// What software may change in IA32_MISC_ENABLE: fast strings.
-const MISC_ENABLE_WRITABLE: u64 = 1;
+/// Bits of IA32_MISC_ENABLE that exist: fast strings, thermal control, performance monitoring, BTS and PEBS unavailable, SpeedStep,
+/// MONITOR, CPUID limit, xTPR messages, XD disable. What they switch is not there, so they are kept and nothing else.
+const MISC_ENABLE_KNOWN: u64 = 1 | 1 << 3 | 1 << 7 | 3 << 11 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 34;
+/// Of these read-only: BTS and PEBS unavailable.
+const MISC_ENABLE_FIXED: u64 = 3 << 11;
+/// IA32_FEATURE_CONTROL: locked, with VMX and SMX off.
+const FEATURE_CONTROL_LOCK: u64 = 1;
 /// The microcode revision reported in IA32_BIOS_SIGN_ID's upper half.
 const MICROCODE: u64 = 1 << 32;
 /// IA32_ARCH_CAPABILITIES: nothing here executes ahead of itself, so it is immune to what comes of that. RDCL_NO,
@@ -113,7 +120,11 @@ impl Cpu {
             number::MTRRCAP => MTRRCAP,
             number::ARCH_CAPABILITIES => ARCH_CAPABILITIES,
             number::PLATFORM_ID | number::MCG_CAP | number::MCG_STATUS => 0,
-            number::MISC_ENABLE => self.msr.plain.get(&which).copied().unwrap_or(MISC_ENABLE),
+            number::MISC_ENABLE => self.msr.misc_enable,
+            number::DEBUGCTL => self.msr.debugctl,
+            number::FEATURE_CONTROL => FEATURE_CONTROL_LOCK,
+            // No supervisor state components.
+            number::XSS => 0,
             _ if mtrr(which) => self.msr.plain.get(&which).copied().unwrap_or(0),
             _ => return Err(self.unknown_msr(which)),
         })
@@ -143,12 +154,14 @@ impl Cpu {
             number::TSC_AUX if value >> 32 == 0 => self.msr.tsc_aux = value,
             // Loading microcode: there is none that would fit, and chips ignore what does not fit.
             number::BIOS_SIGN_ID | number::BIOS_UPDT_TRIG => {}
-            number::MISC_ENABLE if (value ^ MISC_ENABLE) & !MISC_ENABLE_WRITABLE == 0 => {
-                self.msr.plain.insert(which, value);
+            number::MISC_ENABLE if value & !MISC_ENABLE_KNOWN == 0 => {
+                self.msr.misc_enable = value & !MISC_ENABLE_FIXED | MISC_ENABLE_FIXED;
             }
-            number::MCG_STATUS if value == 0 => {}
+            number::DEBUGCTL if value & !debugctl::BTF == 0 => self.msr.debugctl = value,
+            number::XSS | number::MCG_STATUS if value == 0 => {}
             _ if mtrr(which) => self.write_mtrr(which, value)?,
             number::FMASK | number::TSC_AUX | number::MISC_ENABLE | number::MCG_STATUS | number::MCG_CAP => return Err(Fault::GP0),
+            number::DEBUGCTL | number::XSS | number::FEATURE_CONTROL => return Err(Fault::GP0),
             number::MTRRCAP | number::ARCH_CAPABILITIES | number::PLATFORM_ID => return Err(Fault::GP0),
             _ => return Err(self.unknown_msr(which)),
         }

@@ -22,8 +22,8 @@ fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let memory = i.has_mem();
     let entering = p.mmx == MmxState::Entered || (p.mmx == MmxState::EnteredByRegister && !memory);
     check(cpu, i, p, entering)?;
-    if (matches!(p.check, Check::Mmx) || entering) && cpu.x87.pending_exception() {
-        return cpu.x87_exception(i);
+    if (matches!(p.check, Check::Mmx) || entering) && cpu.x87.pending_exception() && cpu.x87_exception(i)? {
+        return Ok(());
     }
     match p.op(memory) {
         Op::Emms => cpu.x87.emms(),

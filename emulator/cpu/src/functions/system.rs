@@ -1,9 +1,11 @@
 //! Interrupt flag, flags on the stack, HLT, time stamps, caches, TLB invalidation.
 
 use super::Function;
+use super::virtual_flag::Flag;
 use crate::Cpu;
 use crate::fault::Fault;
 use crate::state::{attention, cr4, rflags};
+use egret_bus::Phys;
 use egret_isa::emit::Emit;
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Insn, Operand, Seg};
@@ -22,7 +24,10 @@ pub(super) fn table(i: &Insn) -> Option<Function> {
         M::Hlt => hlt,
         M::Rdtsc => rdtsc,
         M::Rdtscp => rdtscp,
+        M::Rdpid => rdpid,
         M::Rdpmc => rdpmc,
+        M::Monitor => monitor,
+        M::Mwait => mwait,
         M::Invlpg => invlpg,
         M::Invpcid => invpcid,
         M::Invd | M::Wbinvd => cache_control,
@@ -37,14 +42,11 @@ fn undefined(_cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
     Err(Fault::UD)
 }
 
-/// Whether CPL (3 in V86) may change IF.
-fn may_change_if(cpu: &Cpu) -> Result<(), Fault> {
-    if cpu.real_mode() || cpu.cpl <= cpu.iopl() { Ok(()) } else { Err(Fault::GP0) }
-}
-
 /// STI: SDM Vol. 2, "STI—Set Interrupt Flag". Interrupts are let in after the next instruction.
 fn sti(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
-    may_change_if(cpu)?;
+    if cpu.interrupt_flag()? == Flag::Virtual {
+        return cpu.set_virtual_flag();
+    }
     if !cpu.flag(rflags::IF) {
         cpu.state.system_flags |= rflags::IF;
         cpu.state.attention |= attention::SHADOW | attention::INTERRUPT;
@@ -54,22 +56,29 @@ fn sti(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
 
 /// CLI: SDM Vol. 2, "CLI—Clear Interrupt Flag".
 fn cli(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
-    may_change_if(cpu)?;
-    cpu.state.system_flags &= !rflags::IF;
+    match cpu.interrupt_flag()? {
+        Flag::Real => cpu.state.system_flags &= !rflags::IF,
+        Flag::Virtual => cpu.clear_virtual_flag(),
+    }
     Ok(())
 }
 
 /// PUSHF: SDM Vol. 2, "PUSHF/PUSHFD/PUSHFQ—Push EFLAGS Register Onto the Stack".
 fn pushf(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
-    if cpu.v86() && cpu.iopl() < 3 {
-        return Err(Fault::GP0);
-    }
-    let flags = cpu.rflags() & !(rflags::VM | rflags::RF);
+    let flags = match i.opsize {
+        Width::W if cpu.virtual_v86() => cpu.virtual_image(),
+        _ if cpu.v86() && cpu.iopl() < 3 => return Err(Fault::GP0),
+        _ => cpu.rflags() & !(rflags::VM | rflags::RF),
+    };
     cpu.push(i.opsize.bytes(), flags)
 }
 
 /// POPF: SDM Vol. 2, "POPF/POPFD/POPFQ—Pop Stack Into EFLAGS Register".
 fn popf(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    if i.opsize == Width::W && cpu.virtual_v86() {
+        let image = cpu.pop(2)?;
+        return cpu.set_virtual_image(image);
+    }
     if cpu.v86() && cpu.iopl() < 3 {
         return Err(Fault::GP0);
     }
@@ -78,7 +87,7 @@ fn popf(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     if i.opsize != Width::W {
         mask |= rflags::AC | rflags::ID;
     }
-    if may_change_if(cpu).is_ok() {
+    if cpu.real_mode() || cpu.cpl <= cpu.iopl() {
         mask |= rflags::IF;
     }
     if cpu.cpl == 0 {
@@ -144,6 +153,86 @@ fn rdtscp(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
     let aux = cpu.msr.tsc_aux;
     cpu.set_gpr(1, Width::D, aux);
     Ok(())
+}
+
+/// RDPID: SDM Vol. 2, "RDPID—Read Processor ID".
+fn rdpid(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    let Operand::Reg(r, _) = i.ops[0] else { return Err(Fault::UD) };
+    let aux = cpu.msr.tsc_aux;
+    cpu.set_gpr(r, Width::Q, aux);
+    Ok(())
+}
+
+/// What MONITOR watches: a line of memory, and what was in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Monitor {
+    line: u64,
+    contents: [u64; 8],
+}
+
+/// MONITOR: SDM Vol. 2, "MONITOR—Set Up Monitor Address". It has no extensions.
+fn monitor(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
+    if !cpu.real_mode() && cpu.cpl != 0 {
+        return Err(Fault::UD);
+    }
+    if cpu.reg(1) as u32 != 0 {
+        return Err(Fault::GP0);
+    }
+    let at = cpu.gpr_w(0, i.addrsize);
+    let linear = cpu.linear(i.mem.seg, at, 1, false)?;
+    let line = cpu.translate_data(i.mem.seg, linear, false)? & !63;
+    cpu.monitor = Some(Monitor { line, contents: cpu.line(line) });
+    Ok(())
+}
+
+/// MWAIT: SDM Vol. 2, "MWAIT—Monitor Wait". ECX bit 0 lets masked interrupts end the wait. When the line was written
+/// since MONITOR there is no wait; one that comes later is seen when the machine looks again: [`Cpu::monitor_hit`].
+fn mwait(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
+    if !cpu.real_mode() && cpu.cpl != 0 {
+        return Err(Fault::UD);
+    }
+    let extensions = cpu.reg(1) as u32;
+    if extensions & !1 != 0 {
+        return Err(Fault::GP0);
+    }
+    if cpu.monitor.is_none() || cpu.monitor_hit() {
+        cpu.monitor = None;
+        return Ok(());
+    }
+    cpu.inhibit.masked_wake = extensions & 1 != 0;
+    cpu.state.attention |= attention::HALTED | attention::INTERRUPT;
+    Ok(())
+}
+
+impl Cpu {
+    fn line(&self, line: u64) -> [u64; 8] {
+        std::array::from_fn(|n| self.ram.load(Phys(line + 8 * n as u64), 8).unwrap_or(0))
+    }
+
+    /// Whether the CPU waits in MWAIT for a write, which the machine should look for now and then.
+    #[must_use]
+    pub fn monitoring(&self) -> bool {
+        self.monitor.is_some() && self.state.attention & attention::HALTED != 0
+    }
+
+    /// Whether an interrupt that is pending would end the wait of HLT or MWAIT.
+    #[must_use]
+    pub fn interruptible(&self) -> bool {
+        self.flag(rflags::IF) || self.inhibit.masked_wake
+    }
+
+    /// Whether the monitored line was written.
+    #[must_use]
+    pub fn monitor_hit(&self) -> bool {
+        self.monitor.is_some_and(|m| self.line(m.line) != m.contents)
+    }
+
+    /// Ends the wait of HLT or MWAIT.
+    pub fn wake(&mut self) {
+        self.state.attention &= !attention::HALTED;
+        self.inhibit.masked_wake = false;
+        self.monitor = None;
+    }
 }
 
 /// RDPMC: SDM Vol. 2, "RDPMC—Read Performance-Monitoring Counters". There are none, so every index is invalid.
