@@ -17,14 +17,22 @@
 //! | `port92.rs` | system control port A |
 //! | `post.rs` | diagnostic port |
 //! | `debug_exit.rs` | debug exit port |
+//! | `debug_console.rs` | debug console (E9h) |
+//! | `fpu_error.rs` | FERR#, IGNNE# and interrupt line 13 |
+//! | `fw_cfg.rs` | firmware configuration |
+//! | `test_device.rs` | what unit tests for virtual machines use |
 #![forbid(unsafe_code)]
 
 pub mod acpi_pm;
+pub mod debug_console;
 pub mod debug_exit;
 pub mod dma8237;
+pub mod fpu_error;
+pub mod fw_cfg;
 pub mod pci;
 pub mod port92;
 pub mod post;
+pub mod test_device;
 pub mod uart16550;
 
 mod clock;

@@ -2,10 +2,14 @@
 
 use egret_bus::{Bus, Device, Events, Lines, Phys, Shared, Ticks, shared};
 use egret_devices::acpi_pm::{AcpiPm, Config};
+use egret_devices::debug_console::DebugConsole;
 use egret_devices::dma8237::Dma;
+use egret_devices::fpu_error::FpuError;
+use egret_devices::fw_cfg::FwCfg;
 use egret_devices::pci::{HostBridge, PciHost, Slot};
 use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
+use egret_devices::test_device::TestDevice;
 use egret_devices::{I8042, IoApic, Lint, LocalApic, Pic, Pit, Rtc, Uart16550, route};
 
 struct Machine {
@@ -44,6 +48,11 @@ impl Machine {
         add(b, shared(Dma::default()), &[(0, 16, 0), (0xc0, 32, 1), (0x81, 15, 2)]);
         add(b, shared(SystemControlA::new(events.clone())), &[(0x92, 1, 0)]);
         add(b, shared(Post::default()), &[(0x80, 1, 0)]);
+        add(b, shared(FpuError::new(lines.line(13))), &[(0xf0, 2, 0)]);
+        add(b, shared(FwCfg::new(&Default::default())), &[(0x510, 2, 0)]);
+        add(b, shared(DebugConsole::default()), &[(0xe9, 1, 0)]);
+        let test = TestDevice::new((0..24).map(|n| lines.line(n)).collect());
+        add(b, shared(test), &[(0xe0, 4, 0), (0xe4, 4, 1), (0xe8, 1, 2), (0x2000, 24, 3)]);
         let ioapic = shared(IoApic::new(0, 0xff << 16));
         let lapic = shared(LocalApic::new(0, true, 2_000_000_000));
         let (io, local) = (bus.add(ioapic.clone()), bus.add(lapic.clone()));

@@ -169,7 +169,7 @@ impl Cpu {
     /// The width of linear addresses that CPUID reports.
     #[must_use]
     pub fn linear_bits(&self) -> u32 {
-        if self.cr4 & crate::state::cr4::LA57 != 0 { 57 } else { 48 }
+        if self.model().has(egret_isa::Feature::La57) { 57 } else { 48 }
     }
 }
 

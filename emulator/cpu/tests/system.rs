@@ -262,7 +262,7 @@ fn table_registers() {
 fn msrs() {
     let noncanonical = 1u64 << 47;
     // (MSR, value, whether it is taken, what reads back)
-    let rows: [(u32, u64, bool, Option<u64>); 23] = [
+    let rows: [(u32, u64, bool, Option<u64>); 29] = [
         (0xc000_0081, 0x0023_0010_0000_0000, true, Some(0x0023_0010_0000_0000)),
         (0xc000_0082, 0xffff_8000_0000_0000, true, Some(0xffff_8000_0000_0000)),
         (0xc000_0082, noncanonical, false, None),
@@ -283,7 +283,13 @@ fn msrs() {
         (0x201, 1 << 40, false, None),
         (0x250, 0x0606_0606_0606_0606, true, Some(0x0606_0606_0606_0606)),
         (0x1a0, 0x1801, true, Some(0x1801)),
-        (0x1a0, 1 << 34, false, None),
+        (0x1a0, 0x4_00c5_0089, true, Some(0x4_00c5_1889)),
+        (0x1a0, 1 << 35, false, None),
+        (0x1d9, 2, true, Some(2)),
+        (0x1d9, 1 << 2, false, None),
+        (0x3a, 0, false, Some(1)),
+        (0xda0, 0, true, Some(0)),
+        (0xda0, 1, false, None),
         (0x10, 1000, true, Some(1000)),
         (0x3b, 5, true, Some(5)),
     ];

@@ -5,11 +5,15 @@ use crate::clock::{Clock, ClockSource, TSC_HZ};
 use egret_bus::{Bus, DeviceId, Event, Events, LineChange, Lines, MapError, Phys, Shared, Ticks, shared};
 use egret_cpu::System;
 use egret_devices::acpi_pm::{self, AcpiPm};
+use egret_devices::debug_console::DebugConsole;
 use egret_devices::debug_exit::DebugExit;
 use egret_devices::dma8237::{self, Dma};
+use egret_devices::fpu_error::FpuError;
+use egret_devices::fw_cfg::{self, FwCfg};
 use egret_devices::pci::{self, HostBridge, PciHost};
 use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
+use egret_devices::test_device::{self, TestDevice};
 use egret_devices::uart16550::{Sink, Uart16550};
 use egret_devices::{I8042, IoApic, Lint, LocalApic, Pic, Pit, Rtc, route};
 
@@ -36,6 +40,9 @@ pub struct Board {
     ioapic: Shared<IoApic>,
     uart: Shared<Uart16550>,
     keyboard: Shared<I8042>,
+    fpu_error: Shared<FpuError>,
+    fw_cfg: Shared<FwCfg>,
+    debug_console: Shared<DebugConsole>,
     apics: Vec<Shared<LocalApic>>,
     stop: Option<Event>,
 }
@@ -103,12 +110,47 @@ impl Board {
         add(&mut bus, &shared(host), |p| {
             p.ports("PCI address", port::PCI_CONFIG, 4, pci::region::ADDRESS)?.ports("PCI data", port::PCI_CONFIG + 4, 4, pci::region::DATA)
         })?;
+        let fpu_error = shared(FpuError::new(lines.line(irq::FPU)));
+        add(&mut bus, &fpu_error, |p| p.ports("FPU error", port::FPU_ERROR, 2, 0))?;
+        let (fw_cfg, debug_console) = add_for_tests(&mut bus, &lines, parts.memory)?;
         add_small(&mut bus, &events)?;
         let apics = vec![lapic.clone()];
-        let mut board = Board { bus, lines, events, clock: Clock::new(parts.clock), pic, lapic, ioapic, uart, keyboard, apics, stop: None };
+        let mut board = Board {
+            bus,
+            lines,
+            events,
+            clock: Clock::new(parts.clock),
+            pic,
+            lapic,
+            ioapic,
+            uart,
+            keyboard,
+            fpu_error,
+            fw_cfg,
+            debug_console,
+            apics,
+            stop: None,
+        };
         board.virtual_wire();
         Ok(board)
     }
+}
+
+/// What test kernels ask for: configuration, a console, a device to play with.
+fn add_for_tests(bus: &mut Bus, lines: &Lines, memory: u64) -> Result<(Shared<FwCfg>, Shared<DebugConsole>), MapError> {
+    let fw_cfg = shared(FwCfg::new(&fw_cfg::Machine { memory, cpus: 1, ..fw_cfg::Machine::default() }));
+    add(bus, &fw_cfg, |p| p.ports("firmware configuration", port::FW_CFG, 2, fw_cfg::region::PORTS))?;
+    let console = shared(DebugConsole::default());
+    add(bus, &console, |p| p.ports("debug console", port::DEBUG_CONSOLE, 1, 0))?;
+    let test = shared(TestDevice::new((0..layout::LINES).map(|n| lines.line(n)).collect()));
+    add(bus, &test, |p| {
+        p.ports("test word", port::TEST_WORD, 4, test_device::region::WORD)?
+            .ports("test flush", port::TEST_WORD + 4, 4, test_device::region::FLUSH)?
+            .ports("test byte", port::TEST_WORD + 8, 1, test_device::region::BYTES)?
+            .ports("test lines", port::TEST_LINES, layout::LINES.into(), test_device::region::LINES)?
+            .mmio("test memory", layout::TEST_MEMORY, test_device::MEMORY_LEN as u64, test_device::region::MEMORY)
+    })?;
+    Ok((fw_cfg, console))
 }
 
 /// The chips that raise no interrupts.
@@ -166,6 +208,16 @@ impl Board {
     #[must_use]
     pub fn keyboard(&self) -> &Shared<I8042> {
         &self.keyboard
+    }
+
+    /// Replaces what the firmware configuration device tells.
+    pub fn set_configuration(&mut self, machine: &fw_cfg::Machine) {
+        *self.fw_cfg.lock() = FwCfg::new(machine);
+    }
+
+    /// Sends what the guest writes to the debug console to `sink`.
+    pub fn set_debug_console(&mut self, sink: Sink) {
+        *self.debug_console.lock() = DebugConsole::new(sink);
     }
 
     /// Routes what was caused from outside the guest.
@@ -354,6 +406,16 @@ impl System for BoardSystem {
 
     fn set_task_priority(&mut self, value: u8) {
         self.0.lock().lapic.lock().set_tpr(value << 4);
+    }
+
+    fn set_ferr(&mut self, level: bool) {
+        let mut b = self.0.lock();
+        b.fpu_error.lock().set_ferr(level);
+        b.route();
+    }
+
+    fn ignne(&mut self) -> bool {
+        self.0.lock().fpu_error.lock().ignne()
     }
 
     fn wants_attention(&mut self) -> bool {

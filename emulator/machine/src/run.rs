@@ -8,7 +8,9 @@ use egret_bus::{Event, GuestRam, MapError, RamError, Shared, Ticks, shared};
 use egret_cpu::cpu::TableReg;
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, SegReg};
+use egret_devices::fw_cfg;
 use egret_isa::{CpuModel, Seg};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What to boot, owned by the machine so that a reset can boot it again.
@@ -108,6 +110,7 @@ impl Machine {
     pub fn new(config: Config, progress: Option<&mut dyn FnMut(Progress)>) -> Result<(Machine, Loaded), MachineError> {
         let ram = GuestRam::new(&layout::ram_regions(config.memory))?;
         let board = shared(Board::new(config.parts)?);
+        board.lock().set_configuration(&configuration(config.memory, &config.image));
         let mut cpu = Cpu::new(ram, Box::new(BoardSystem(board.clone())));
         cpu.set_model(config.cpu);
         let mut machine =
@@ -226,6 +229,14 @@ impl Machine {
         self.control.wait(until.min(left));
         self.stats.idle += nanos(before.elapsed());
     }
+}
+
+/// What the firmware configuration device tells. A RAM disk beyond 16 MiB is not kept a second time for it.
+fn configuration(memory: u64, image: &Image) -> fw_cfg::Machine {
+    const LARGEST: usize = 16 << 20;
+    let initrd = image.initrd.as_ref().filter(|(_, data)| data.len() <= LARGEST);
+    let initrd = initrd.map(|(_, data)| Arc::from(data.as_slice()));
+    fw_cfg::Machine { memory, cpus: 1, cmdline: image.cmdline.clone(), initrd }
 }
 
 fn nanos(d: Duration) -> u64 {

@@ -4,6 +4,7 @@ use super::Function;
 use crate::Cpu;
 use crate::fault::{Fault, vector};
 use crate::state::{attention, cr0, cr4};
+use egret_isa::Feature;
 use egret_isa::emit::{Emit, Unit};
 use egret_isa::flags::{ARITH, CF, PF, ZF};
 use egret_isa::insn::{Insn, Mode, Operand, Seg};
@@ -50,9 +51,11 @@ fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let source = read_source(cpu, i, p, address)?;
     let check = cpu.x87.checkpoint();
     if p.records() {
-        let cs = cpu.selector(Seg::Cs) as u16;
+        // Newer processors keep no selectors: CPUID leaf 7, EBX bit 13.
+        let keeps = !cpu.model().has(Feature::FcsFds);
+        let cs = if keeps { cpu.selector(Seg::Cs) as u16 } else { 0 };
         let ip = cpu.state.rip.wrapping_sub(i.len.into());
-        let data = address.map(|a| (cpu.state.seg[i.mem.seg as usize].selector, a));
+        let data = address.map(|a| (if keeps { cpu.state.seg[i.mem.seg as usize].selector } else { 0 }, a));
         cpu.x87.record(cpu.x87.fop, cs, ip, data);
     }
     let out = cpu.x87.execute(p, stack_operand(i), source);

@@ -181,8 +181,8 @@ features! {
 pub const NOT_YET: &[Feature] = {
     use Feature::*;
     &[
-        Vme, Mce, Mca, Monitor, Fma, Movbe, Avx, F16c, Rdrand, Bmi1, Avx2, Bmi2, FcsFds, Rdseed, Adx, Clflushopt, Clwb, Gfni, Vaes,
-        Vpclmulqdq, Rdpid, Serialize, Lzcnt, Sse4a, Clzero, Wbnoinvd, Sse42,
+        Fma, Movbe, Avx, F16c, Rdrand, Bmi1, Avx2, Bmi2, Rdseed, Adx, Clflushopt, Clwb, Gfni, Vaes, Vpclmulqdq, Serialize, Lzcnt, Sse4a,
+        Clzero, Wbnoinvd, Sse42,
     ]
 };
 

@@ -125,7 +125,6 @@ const V3: Features = V2.and(Features::of(&[
     F::Wbnoinvd,
     F::Rdpid,
     F::Pku,
-    F::Monitor,
     F::Fsrm,
     F::FcsFds,
 ]));

@@ -53,6 +53,16 @@ pub mod port {
     pub const SYSTEM_CONTROL_A: u16 = 0x92;
     /// 8259 slave: command and data.
     pub const PIC_SLAVE: u16 = 0xa0;
+    /// Debug console: a written byte goes to the host.
+    pub const DEBUG_CONSOLE: u16 = 0xe9;
+    /// Clears the x87 error interrupt and has exceptions ignored; F1h does the same.
+    pub const FPU_ERROR: u16 = 0xf0;
+    /// Firmware configuration: selector, data.
+    pub const FW_CFG: u16 = 0x510;
+    /// Test device: a doubleword, flush, bytes.
+    pub const TEST_WORD: u16 = 0xe0;
+    /// Test device: one port for each interrupt line.
+    pub const TEST_LINES: u16 = 0x2000;
     /// Debug exit: a written value ends the run.
     pub const DEBUG_EXIT: u16 = 0xf4;
     /// 16550 of COM1, eight registers.
@@ -77,11 +87,16 @@ pub mod irq {
     pub const SCI: u8 = 9;
     /// PS/2 mouse.
     pub const MOUSE: u8 = 12;
+    /// x87 exceptions with CR0.NE clear.
+    pub const FPU: u8 = 13;
     /// The I/O APIC input to which 8254 counter 0 is wired (input 0 takes the 8259's INTR).
     pub const TIMER_GSI: u8 = 2;
     /// First I/O APIC input for PCI INTA# to INTD#.
     pub const PCI_GSI: u8 = 16;
 }
+
+/// Interrupt lines: the inputs of the I/O APIC.
+pub const LINES: u8 = 24;
 
 /// What firmware leaves in the boot processor's local APIC, as (register offset, value): software-enabled, in virtual wire mode, so that
 /// a guest that knows only the 8259 gets its interrupts (MultiProcessor Specification 1.4, 3.6.2.2, "Virtual Wire Mode"). The
@@ -122,6 +137,8 @@ pub const PCI_MMIO_LAST: u64 = 0xfebf_ffff;
 pub const IO_APIC: u64 = 0xfec0_0000;
 /// Local APIC registers at reset, one page.
 pub const LOCAL_APIC: u64 = 0xfee0_0000;
+/// The test device's memory-mapped I/O.
+pub const TEST_MEMORY: u64 = 0xff00_0000;
 /// RAM above 4 GiB.
 pub const HIGH_MEMORY: u64 = 0x1_0000_0000;
 /// Least memory of a machine, in bytes.
