@@ -115,7 +115,7 @@ impl Compiler {
             let code = self.finish()?;
             if let (Some(dump), Some(clif)) = (&self.dump, clif) {
                 let code = self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
-                dump.region(request.page, &region, &clif, &code);
+                dump.region(request.page, &region, &calls, &clif, &code);
             }
             Ok((calls, code))
         }));

@@ -3,6 +3,7 @@
 
 use crate::compile::Compiled;
 use crate::region::Region;
+use egret_isa::insn::Insn;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -20,8 +21,11 @@ impl Dump {
     }
 
     /// Writes a region's file.
-    pub fn region(&self, page: u64, region: &Region, clif: &str, code: &str) {
+    pub fn region(&self, page: u64, region: &Region, calls: &[Insn], clif: &str, code: &str) {
         let mut text = String::new();
+        for i in calls {
+            let _ = writeln!(text, "left to the CPU: {:?}", i.code);
+        }
         for (n, b) in region.blocks.iter().enumerate() {
             let _ = writeln!(text, "block {n}: entry {:?}, {} predecessors, ends {:?}", b.entry, b.preds, b.end);
             for (at, i) in &b.insns {

@@ -13,6 +13,8 @@ use rustc_hash::FxHashMap;
 pub const PAGE: usize = 4096;
 /// Most instructions in a region.
 pub const MAX_INSNS: usize = 500;
+/// Most targets of indirect jumps that are guessed.
+const MAX_GUESSED: usize = 24;
 /// Most blocks in a region.
 pub const MAX_BLOCKS: usize = 64;
 
@@ -181,12 +183,23 @@ impl Finder<'_> {
     }
 
     /// All places where blocks begin, reachable from the entries.
-    fn leaders(&mut self) -> Vec<u16> {
+    ///
+    /// The targets of an indirect jump are not known: all warm blocks of the page may be among them, and are made entries.
+    fn leaders(&mut self) -> (Vec<u16>, Vec<u16>) {
         let mut found: Vec<u16> = Vec::new();
         let mut todo: std::collections::VecDeque<u16> = self.request.entries.iter().copied().collect();
         let mut count = 0;
         let mut seen = FxHashMap::default();
-        while let Some(at) = todo.pop_front() {
+        let (mut indirect, mut guessed) = (false, Vec::new());
+        loop {
+            let Some(at) = todo.pop_front() else {
+                if std::mem::take(&mut indirect) && guessed.is_empty() {
+                    guessed = (0..PAGE as u16).filter(|at| self.guess(*at) && !seen.contains_key(at)).take(MAX_GUESSED).collect();
+                    todo.extend(&guessed);
+                    continue;
+                }
+                break;
+            };
             if found.len() >= MAX_BLOCKS || count >= MAX_INSNS || self.insn(at).is_none() {
                 continue;
             }
@@ -199,6 +212,7 @@ impl Finder<'_> {
                 count += 1;
                 let next = i64::from(here) + i64::from(i.len);
                 if sem::ends_block(&i) {
+                    indirect |= jumps_by_table(&i);
                     let (taken, not) = self.branch(here, &i).map_or((None, Some(next)), |(t, f)| (Some(t), f));
                     // After a call its return comes back to the next instruction.
                     let after = (i.mnemonic == M::Call).then_some(next);
@@ -211,7 +225,14 @@ impl Finder<'_> {
                 }
             }
         }
-        found
+        guessed.retain(|at| seen.contains_key(at));
+        (found, guessed)
+    }
+
+    /// Whether a block of the page that was not reached may be the target of an indirect jump. When everything counts as
+    /// known, that says nothing.
+    fn guess(&self, at: u16) -> bool {
+        self.known[usize::from(at)] && self.request.known.len() < PAGE
     }
 }
 
@@ -225,12 +246,12 @@ impl Region {
         }
         let mut finder = Finder { request, insns: FxHashMap::default(), known };
         finder.insn(*request.entries.first()?)?;
-        let leaders = finder.leaders();
+        let (leaders, guessed) = finder.leaders();
         let number: FxHashMap<u16, usize> = leaders.iter().enumerate().map(|(n, at)| (*at, n)).collect();
         let blocks: Vec<Block> = leaders.iter().map(|at| block(&mut finder, *at, &number)).collect();
         let mut region = Region { ctx: request.ctx, base: request.base, blocks, entries: Vec::new() };
         let returns = region.return_points();
-        let wanted = request.entries.iter().copied().chain(returns);
+        let wanted = request.entries.iter().copied().chain(returns).chain(guessed);
         let mut entries: Vec<u16> = Vec::new();
         for at in wanted {
             if number.contains_key(&at) && !entries.contains(&at) {
@@ -338,6 +359,11 @@ fn block(finder: &mut Finder<'_>, start: u16, number: &FxHashMap<u16, usize>) ->
     Block { start, insns, end, preds: 0, entry: None }
 }
 
+/// An indirect jump that is not one through a fixed pointer, as to a library's function.
+pub(crate) fn jumps_by_table(i: &Insn) -> bool {
+    i.mnemonic == M::Jmp && (matches!(i.ops[0], Operand::Reg(..)) || i.has_mem() && i.mem.index < 16)
+}
+
 /// Instructions that end a block in the interpreter but mostly go on to the next instruction.
 fn continues(i: &Insn) -> bool {
     use M::*;
@@ -364,7 +390,11 @@ fn continues(i: &Insn) -> bool {
             | Cmpsd
             | Cmpsq
     );
-    string || matches!(i.mnemonic, In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Cli | Popf | Popfd | Popfq | Rdmsr | Swapgs)
+    string
+        || matches!(
+            i.mnemonic,
+            In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Cli | Popf | Popfd | Popfq | Rdmsr | Swapgs | Ldmxcsr
+        )
 }
 
 /// The call sites of a region: one for every instruction that its code leaves to the CPU's functions.

@@ -2,7 +2,7 @@
 //! switching address space or privilege flushes nothing.
 
 /// Entries per array.
-pub const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = 4096;
 
 /// One translation of a 4 KiB page.
 #[repr(C)]

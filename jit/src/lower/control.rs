@@ -77,7 +77,7 @@ impl Lower<'_, '_> {
         }
     }
 
-    fn budget_less(&mut self, n: i64) -> Value {
+    pub(super) fn budget_less(&mut self, n: i64) -> Value {
         let budget = self.b.use_var(self.budget);
         if n == 0 { budget } else { self.b.ins().iadd_imm_s(budget, -n) }
     }

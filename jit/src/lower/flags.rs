@@ -176,12 +176,27 @@ impl Lower<'_, '_> {
                 self.store_state(kind, at + offset_of!(LazyFlags, kind));
             }
             Fl::Merged { base, mask, v } => {
+                if let Some(word) = self.merged_word(base, mask, v) {
+                    let kind = (FlagsOp::Word, Width::Q);
+                    self.sync(Fl::Live { kind, a: Lv::None, b: Lv::None, r: Lv::Int(word, Width::Q), synced: false });
+                    return;
+                }
                 self.sync(self.merged[base]);
                 let v = self.typed(v, Width::Q);
                 let mask = self.iconst(mask.into());
                 self.call_stub(offset_of!(Stubs, merge_flags), [mask, v, v]);
             }
         }
+    }
+
+    /// Merged flags as a word, if those below are known here.
+    fn merged_word(&mut self, base: usize, mask: u32, v: Lv) -> Option<Value> {
+        let Fl::Live { kind, a, b, r, .. } = self.merged[base] else { return None };
+        let below = self.word(&Pending { kind, a, b, r });
+        let below = self.b.ins().band_imm_u(below, i64::from(ARITH & !mask));
+        let new = self.masked(v, mask);
+        let new = self.typed(new, Width::Q);
+        Some(self.b.ins().bor(below, new))
     }
 
     fn store_flags(&mut self, field: usize, v: Lv) {
@@ -202,10 +217,17 @@ impl Lower<'_, '_> {
                 }
                 self.load_state(I64, offset_of!(State, result))
             }
-            Fl::Merged { .. } => {
-                self.settle_flags();
-                self.load_state(I64, offset_of!(State, result))
-            }
+            Fl::Merged { base, mask, v } => match self.merged_word(base, mask, v) {
+                Some(word) => {
+                    let kind = (FlagsOp::Word, Width::Q);
+                    self.flags = Fl::Live { kind, a: Lv::None, b: Lv::None, r: Lv::Int(word, Width::Q), synced: false };
+                    word
+                }
+                None => {
+                    self.settle_flags();
+                    self.load_state(I64, offset_of!(State, result))
+                }
+            },
         }
     }
 

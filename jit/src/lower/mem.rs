@@ -1,5 +1,6 @@
 //! Guest memory: the TLB's fast path inline, everything else through a helper that gives the host address.
 
+use super::nearby::Checked;
 use super::{Lower, Lv, ty, vec};
 use crate::helpers::describe;
 use crate::vm::{Stubs, exit};
@@ -176,15 +177,16 @@ impl Lower<'_, '_> {
         let offset = self.int(offset, Width::Q);
         let write = access != Access::Read;
         let (linear, beyond) = self.linear(seg, offset, size, write);
-        if aligned && size > 1 {
+        let aligned = aligned && size > 1;
+        let near = place.filter(|_| beyond.is_none()).and_then(|p| self.near(p, size, write, aligned));
+        if aligned && near.is_none() {
             let low = self.b.ins().band_imm_u(linear, i64::from(size) - 1);
             self.leave_if(low);
         }
-        let place = place.filter(|_| beyond.is_none());
         let (cold, ok) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
         let addend = self.b.append_block_param(ok, I64);
-        match place.and_then(|p| self.near(p, size, write)) {
+        match near {
             Some((beyond, addend)) => {
                 self.b.ins().brif(beyond, cold, &[], ok, &[addend.into()]);
             }
@@ -195,8 +197,11 @@ impl Lower<'_, '_> {
                     self.b.seal_block(inside);
                     self.b.switch_to_block(inside);
                 }
-                self.look_up(linear, size, write, cold, ok);
-                self.note_checked(place, size, write, linear, addend);
+                let whole = aligned || size == 1;
+                self.look_up(linear, if whole { 1 } else { size }, write, cold, ok);
+                if let (Some(place), None) = (place, beyond) {
+                    self.note_checked(Checked { place, size, write, aligned, linear, addend, in_page: None });
+                }
             }
         }
         self.b.seal_block(cold);
@@ -207,7 +212,8 @@ impl Lower<'_, '_> {
         self.b.ins().iadd(linear, addend)
     }
 
-    /// Goes to `ok` with the addend of a linear address if the TLB has it, else to `cold`.
+    /// Goes to `ok` with the addend of a linear address if the TLB has it and `size` bytes do not cross into the next page, else
+    /// to `cold`.
     fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
         let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
         let (shift, scale) = (12, size_of::<Entry>().trailing_zeros());

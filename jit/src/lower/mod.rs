@@ -6,6 +6,7 @@
 //! budget, which the cold way out puts there.
 
 mod control;
+mod dynamic;
 mod flags;
 mod int;
 mod live;
@@ -112,8 +113,12 @@ pub(crate) struct Lower<'a, 'f> {
     gpr: [Variable; 16],
     xmm: [Variable; 16],
     live: Vec<live::Live>,
+    /// For each entry of the region the code that loads its registers and goes there.
+    inner: Vec<ClifBlock>,
     /// What is known to be another value and a constant.
     sums: FxHashMap<Value, (Value, i64)>,
+    /// Vectors that are an integer in the low half, zero above.
+    ints: FxHashMap<Value, Value>,
     /// Instructions for [`crate::vm::CallSite`]s.
     calls: Vec<Insn>,
     /// The ways out that all blocks share: with (code, offset, budget), with (rip, budget), with (code).
@@ -209,6 +214,8 @@ impl<'a, 'f> Lower<'a, 'f> {
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
             live: live::live(region, |n| &plans[n].ir.ops),
             sums: FxHashMap::default(),
+            ints: FxHashMap::default(),
+            inner: region.entries.iter().map(|_| b.create_block()).collect(),
             inherited: vec![None; region.blocks.len()],
             b,
             region,
@@ -288,6 +295,9 @@ impl<'a, 'f> Lower<'a, 'f> {
             let rip = self.load_state(I64, offset_of!(State, rip));
             let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
             self.b.def_var(self.base, base);
+            let inner = self.inner[n];
+            self.b.ins().jump(inner, &[]);
+            self.b.switch_to_block(inner);
             let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
             self.reload(self.live[target].start);
             self.b.ins().jump(self.clif[target], &[]);

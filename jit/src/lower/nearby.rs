@@ -31,13 +31,15 @@ pub(super) struct Place {
 /// A checked access.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Checked {
-    place: Place,
-    size: u8,
-    write: bool,
-    linear: Value,
-    addend: Value,
+    pub(super) place: Place,
+    pub(super) size: u8,
+    pub(super) write: bool,
+    /// It is known to be aligned to its size.
+    pub(super) aligned: bool,
+    pub(super) linear: Value,
+    pub(super) addend: Value,
     /// The linear address modulo the page size, once something asked for it.
-    in_page: Option<Value>,
+    pub(super) in_page: Option<Value>,
 }
 
 /// Checked accesses that are remembered.
@@ -73,22 +75,22 @@ impl Lower<'_, '_> {
     }
 
     /// Remembers a checked access.
-    pub(super) fn note_checked(&mut self, place: Option<Place>, size: u8, write: bool, linear: Value, addend: Value) {
-        let Some(place) = place else { return };
+    pub(super) fn note_checked(&mut self, checked: Checked) {
         if self.checked.len() >= MOST {
             self.checked.remove(0);
         }
-        self.checked.push(Checked { place, size, write, linear, addend, in_page: None });
+        self.checked.push(checked);
     }
 
     /// A check that an access lies in the page of an earlier one: the condition that it does not, and the page's addend.
-    pub(super) fn near(&mut self, place: Place, size: u8, write: bool) -> Option<(Value, Value)> {
+    pub(super) fn near(&mut self, place: Place, size: u8, write: bool, aligned: bool) -> Option<(Value, Value)> {
         let fits = |c: &Checked| {
             let same = c.place.seg == place.seg && c.place.root == place.root && c.place.w == place.w && (c.write || !write);
             let distance = place.w.sext((place.at as u64).wrapping_sub(c.place.at as u64) & place.w.mask()) as i64;
             let end = distance.wrapping_add(size.into());
             let usable = if distance >= 0 { distance < PAGE && end < PAGE } else { distance > -PAGE && end <= c.size.into() };
-            (same && usable).then_some(distance)
+            let in_line = !aligned || (c.aligned && c.size >= size && distance % i64::from(size) == 0);
+            (same && usable && in_line).then_some(distance)
         };
         let (n, distance) = self.checked.iter().enumerate().rev().find_map(|(n, c)| fits(c).map(|d| (n, d)))?;
         let Checked { size: first, linear, addend, in_page, .. } = self.checked[n];

@@ -1,6 +1,7 @@
 //! The ops one by one.
 
 use super::{Lower, Lv, ty, vec};
+use crate::region::jumps_by_table;
 use crate::vm::exit;
 use cranelift_codegen::ir::InstBuilder;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -10,6 +11,7 @@ use egret_isa::emit::Unit;
 use egret_isa::insn::Ctx;
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::Width;
+use iced_x86::Mnemonic;
 use std::mem::offset_of;
 
 /// Whether there is a lowering for an op; an instruction with another one is left to the CPU's function.
@@ -159,7 +161,8 @@ impl Lower<'_, '_> {
             Op::CheckIp(target) => self.check_ip(target),
             Op::Jump(target) => {
                 let target = self.int(target, Width::Q);
-                self.leave_block_to(target);
+                let inside = self.insn.is_some_and(|(_, i)| i.mnemonic == Mnemonic::Ret || jumps_by_table(&i));
+                if inside { self.leave_dynamic(target) } else { self.leave_block_to(target) }
             }
             Op::Branch { c, .. } => self.branch(c),
             Op::Require(unit) => self.require(unit),

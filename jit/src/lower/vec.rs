@@ -109,7 +109,9 @@ impl Lower<'_, '_> {
             return Lv::Vec(self.zero_x());
         }
         let v = self.int(v, Width::Q);
-        Lv::Vec(self.low_lane(I64X2, v))
+        let x = self.low_lane(I64X2, v);
+        self.ints.insert(x, v);
+        Lv::Vec(x)
     }
 
     /// A scalar in the low lane of `t`, zeros above.
@@ -121,6 +123,9 @@ impl Lower<'_, '_> {
     /// The low bits of a vector.
     pub(super) fn v_of(&mut self, w: Width, x: Val) -> Lv {
         let x = self.vec(x);
+        if let Some(v) = self.ints.get(&x).copied() {
+            return Lv::Int(self.resize(v, Width::Q, w), w);
+        }
         let t = match w {
             Width::B => I8X16,
             Width::W => I16X8,

@@ -1,0 +1,145 @@
+//! Jumps whose target is only known at run time: returns and jump tables mostly stay in the region, and are looked up among its
+//! entries before the jump cache is asked.
+
+use super::Lower;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, JumpTableData, Value};
+
+/// So few entries are compared one by one.
+const FEW: usize = 3;
+/// log2 of the largest table.
+const MOST_BITS: u32 = 8;
+
+/// A hash without collisions: `(offset >> shift ^ offset >> other) & mask`.
+struct Hash {
+    shift: u32,
+    other: Option<u32>,
+    bits: u32,
+}
+
+impl Hash {
+    /// One for these offsets into a page, the smallest table first.
+    fn find(offsets: &[u16]) -> Option<Hash> {
+        let least = offsets.len().next_power_of_two().trailing_zeros();
+        let injective = |h: &Hash| {
+            let mut seen = [false; 1 << MOST_BITS];
+            offsets.iter().all(|o| !std::mem::replace(&mut seen[h.of(*o)], true))
+        };
+        (least..=MOST_BITS).find_map(|bits| {
+            let others = |shift| std::iter::once(None).chain((shift + 1..12).map(Some));
+            (0..12).flat_map(|shift| others(shift).map(move |other| Hash { shift, other, bits })).find(&injective)
+        })
+    }
+
+    fn of(&self, offset: u16) -> usize {
+        let at = usize::from(offset);
+        (at >> self.shift ^ self.other.map_or(0, |o| at >> o)) & ((1 << self.bits) - 1)
+    }
+}
+
+impl Lower<'_, '_> {
+    /// Ends the block by going to an instruction pointer that may be an entry of this region.
+    pub(super) fn leave_dynamic(&mut self, rip: Value) {
+        let hash = if self.region.base.is_none() { Hash::find(&self.region.entries) } else { None };
+        let Some(hash) = hash else { return self.leave_block_to(rip) };
+        self.store_dirty();
+        let budget = self.budget_less(self.executed);
+        let base = self.b.use_var(self.base);
+        let offset = self.b.ins().isub(rip, base);
+        let offset = if self.code64() { offset } else { self.b.ins().band_imm_u(offset, 0xffff_ffff) };
+        let (look, miss) = (self.b.create_block(), self.b.create_block());
+        let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
+        self.b.ins().brif(spent, miss, &[], look, &[]);
+        self.b.seal_block(look);
+        self.b.switch_to_block(look);
+        let flags = self.flags;
+        if self.region.entries.len() <= FEW {
+            for n in 0..self.region.entries.len() {
+                let next = self.b.create_block();
+                self.try_entry(n, offset, budget, next);
+                self.b.seal_block(next);
+                self.b.switch_to_block(next);
+                self.flags = flags;
+            }
+            self.b.ins().jump(miss, &[]);
+        } else {
+            self.table(&hash, offset, budget, miss);
+        }
+        self.b.seal_block(miss);
+        self.b.switch_to_block(miss);
+        self.flags = flags;
+        self.sync_flags();
+        let to = self.chain_to;
+        self.jump(to, &[rip, budget]);
+        self.ended = true;
+    }
+
+    /// Goes to entry number `n` if `offset` is its own, else to `miss`.
+    fn try_entry(&mut self, n: usize, offset: Value, budget: Value, miss: ClifBlock) {
+        let hit = self.b.create_block();
+        let same = self.b.ins().icmp_imm_u(IntCC::Equal, offset, i64::from(self.region.entries[n]));
+        self.b.ins().brif(same, hit, &[], miss, &[]);
+        self.b.seal_block(hit);
+        self.b.switch_to_block(hit);
+        let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
+        if self.plans[target].flags_live {
+            self.sync_flags();
+        }
+        self.b.def_var(self.budget, budget);
+        let inner = self.inner[n];
+        self.b.ins().jump(inner, &[]);
+    }
+
+    fn table(&mut self, hash: &Hash, offset: Value, budget: Value, miss: ClifBlock) {
+        let at = |l: &mut Self, shift: u32| if shift == 0 { offset } else { l.b.ins().ushr_imm_u(offset, i64::from(shift)) };
+        let mut index = at(self, hash.shift);
+        if let Some(other) = hash.other {
+            let other = at(self, other);
+            index = self.b.ins().bxor(index, other);
+        }
+        let index = self.b.ins().band_imm_u(index, (1 << hash.bits) - 1);
+        debug_assert_eq!(self.b.func.dfg.value_type(index), I64);
+        let index = self.b.ins().ireduce(cranelift_codegen::ir::types::I32, index);
+        let mut slots = vec![miss; 1 << hash.bits];
+        let tries: Vec<ClifBlock> = self.region.entries.iter().map(|_| self.b.create_block()).collect();
+        for (n, offset) in self.region.entries.iter().enumerate() {
+            slots[hash.of(*offset)] = tries[n];
+        }
+        let calls: Vec<_> = slots.iter().map(|b| self.b.func.dfg.block_call(*b, &[])).collect();
+        let miss_call = self.b.func.dfg.block_call(miss, &[]);
+        let table = self.b.create_jump_table(JumpTableData::new(miss_call, &calls));
+        self.b.ins().br_table(index, table);
+        let flags = self.flags;
+        for (n, block) in tries.into_iter().enumerate() {
+            self.b.seal_block(block);
+            self.b.switch_to_block(block);
+            self.flags = flags;
+            self.try_entry(n, offset, budget, miss);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_injective() {
+        let rows: [&[u16]; 5] = [
+            &[7],
+            &[0, 4095],
+            &[1, 2, 3, 4, 5],
+            &[0x9e0, 0x9c8, 0xa70, 0xa80, 0xa90, 0xaa0, 0xab0],
+            &[0, 16, 32, 256, 512, 1024, 4080, 4081],
+        ];
+        for offsets in rows {
+            let h = Hash::find(offsets).expect("a hash");
+            let mut places: Vec<usize> = offsets.iter().map(|o| h.of(*o)).collect();
+            assert!(places.iter().all(|p| *p < 1 << h.bits));
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!(places.len(), offsets.len(), "{offsets:x?}");
+        }
+    }
+}
