@@ -235,15 +235,42 @@ Examples:
   egret conform tests/vectors --engine all --json
   egret conform 80386/ --filter shld --fail-fast
   egret conform 80386/ --engine all --html board.html --junit board.xml
-  egret conform --coverage                  what of the instruction set is implemented, tested, passing";
+  egret conform --coverage                  what of the instruction set is implemented, tested, passing
+  egret conform --oracle host --count 1000000 --engine all --out mismatches";
+
+/// A seed: decimal, or hexadecimal after 0x.
+fn parse_seed(text: &str) -> Result<u64, std::num::ParseIntError> {
+    text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16))
+}
 
 /// `egret conform`.
 #[derive(Args, Debug)]
 #[command(after_help = CONFORM_EXAMPLES)]
 pub struct ConformArgs {
     /// Files, folders and archives of tests
-    #[arg(required_unless_present = "coverage", value_name = "PATH")]
+    #[arg(required_unless_present_any = ["coverage", "oracle"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Make random programs, run them on this oracle, and compare: `host` is the host's CPU in user mode (x86-64 Linux)
+    #[arg(long, value_parser = ["host"], conflicts_with = "paths", value_name = "ORACLE", help_heading = "Oracle")]
+    pub oracle: Option<String>,
+    /// Seed of the oracle's programs; the report names it [default: the time]
+    #[arg(long, requires = "oracle", value_parser = parse_seed, help_heading = "Oracle")]
+    pub seed: Option<u64>,
+    /// Number of the oracle's programs
+    #[arg(long, default_value_t = 100_000, help_heading = "Oracle")]
+    pub count: u64,
+    /// Only programs about this mnemonic
+    #[arg(long, requires = "oracle", value_name = "MNEMONIC", help_heading = "Oracle")]
+    pub mnemonic: Option<String>,
+    /// Only programs of this mode
+    #[arg(long, requires = "oracle", value_parser = ["64", "32", "16"], help_heading = "Oracle")]
+    pub mode: Option<String>,
+    /// Write the vectors of mismatches into this folder
+    #[arg(long, requires = "oracle", value_name = "DIR", help_heading = "Oracle")]
+    pub out: Option<PathBuf>,
+    /// Write golden vectors of every encoding into this folder instead
+    #[arg(long, requires = "oracle", value_name = "DIR", help_heading = "Oracle")]
+    pub golden: Option<PathBuf>,
     /// The engines to test
     #[arg(long, value_enum, default_value_t = ConformEngines::Interp)]
     pub engine: ConformEngines,

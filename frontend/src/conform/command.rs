@@ -23,6 +23,9 @@ const OWN_VECTORS: &str = "tests/vectors";
 
 /// Runs the command with the engines that `make` makes.
 pub fn conform(args: &ConformArgs, make: Factory<'_>) -> ExitCode {
+    if args.oracle.is_some() {
+        return super::oracle::command::oracle(args);
+    }
     let mut paths = args.paths.clone();
     if args.coverage && paths.is_empty() {
         paths.extend(Some(PathBuf::from(OWN_VECTORS)).filter(|p| p.is_dir()));

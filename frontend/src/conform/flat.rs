@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 /// Real mode reaches to FFFF:FFFF. Bytes that no vector sets hold HLT, so that a stray jump ends at once.
 const REAL_END: u64 = 0x11_0000;
 /// Frames of vectors with paging: they map at most 16 MiB beside tables, code and stack. The first is the root table.
-const FRAMES: u64 = 2 << 20;
+pub(super) const FRAMES: u64 = 2 << 20;
 const RAM: u64 = 24 << 20;
 /// Longest run of a vector, in instructions.
 const LIMIT: i64 = 1_000_000;
@@ -68,9 +68,19 @@ const DESCRIPTORS: [(u16, u16); 10] = [
     (0x50, 0x00f3),
 ];
 
-fn segment(selector: u16) -> Option<SegReg> {
+/// The local descriptors of user code: (selector without RPL, attributes, limit). 16-bit code and data, 32-bit data, and data that
+/// expands down; all start at [`LOCAL_BASE`].
+const LOCAL: [(u16, u16, u32); 4] = [(0x0c, 0x00fb, 0xffff), (0x14, 0x00f3, 0xffff), (0x1c, 0x40f3, 0x97ff), (0x24, 0x40f7, 0x8fff)];
+const LOCAL_BASE: u64 = 0x1000_0000;
+/// Where in the page of the GDT the LDT is.
+const LDT: u64 = 0x800;
+
+pub(super) fn segment(selector: u16) -> Option<SegReg> {
     if selector & !3 == 0 {
         return Some(SegReg::new(selector, 0, 0, 0));
+    }
+    if let Some((_, attr, limit)) = LOCAL.iter().find(|d| d.0 == selector & !3) {
+        return Some(SegReg::new(selector, LOCAL_BASE, *limit, *attr));
     }
     let attr = DESCRIPTORS.iter().find(|d| d.0 == selector & !3)?.1;
     let limit = if attr & SegReg::G != 0 { u32::MAX } else { 0xffff };
@@ -91,7 +101,7 @@ fn default_selectors(mode: Mode, cpl: u8) -> (u16, u16) {
 
 /// Where the vector's linear pages are in RAM.
 #[derive(Default)]
-struct Pages {
+pub(super) struct Pages {
     frames: BTreeMap<u64, u64>,
     next: u64,
 }
@@ -102,7 +112,7 @@ impl Pages {
         self.next
     }
 
-    fn phys(&self, linear: u64) -> Option<u64> {
+    pub(super) fn phys(&self, linear: u64) -> Option<u64> {
         Some(self.frames.get(&(linear & !(PAGE - 1)))? + (linear & (PAGE - 1)))
     }
 }
@@ -230,8 +240,8 @@ fn cpu_model(model: &Model) -> Option<CpuModel> {
 
 /// A bench with an engine.
 pub struct Bench<C: Core> {
-    cpu: Cpu,
-    engine: C,
+    pub(super) cpu: Cpu,
+    pub(super) engine: C,
     /// Bytes that the last real-mode vector set or looked at; they are HLT again for the next.
     dirty: Vec<u64>,
 }
@@ -247,7 +257,7 @@ impl<C: Core> Bench<C> {
     }
 
     /// Loads a vector; an error is why it cannot run here.
-    fn load(&mut self, v: &Vector) -> Result<Pages, String> {
+    pub(super) fn load(&mut self, v: &Vector) -> Result<Pages, String> {
         let start = v.initial();
         let model = cpu_model(&v.model).ok_or_else(|| format!("model {} not implemented", v.model))?;
         if model != self.cpu.model() {
@@ -266,6 +276,12 @@ impl<C: Core> Bench<C> {
             Mode::Unknown(n) => return Err(format!("CPU mode {n} is unknown")),
             Mode::Protected16 | Mode::Protected32 | Mode::Long64 => self.load_paged(v, &start)?,
         };
+        self.set_registers(&start);
+        Ok(pages)
+    }
+
+    /// Loads all registers but segment, control and system ones.
+    pub(super) fn set_registers(&mut self, start: &RegFile) {
         let cpu = &mut self.cpu;
         cpu.state.gpr = start.gpr;
         cpu.state.rip = start.rip;
@@ -285,7 +301,6 @@ impl<C: Core> Bench<C> {
         cpu.set_rflags(start.rflags);
         cpu.update_step_attention();
         cpu.update_context();
-        Ok(pages)
     }
 
     fn load_real(&mut self, v: &Vector, start: &RegFile) -> Result<Pages, String> {
@@ -331,7 +346,7 @@ impl<C: Core> Bench<C> {
         let pages = self.map(v)?;
         let cpu = &mut self.cpu;
         let long = v.mode == Mode::Long64;
-        cpu.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
+        cpu.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::PG;
         cpu.cr3 = FRAMES;
         cpu.cr4 = cr4::PAE | features(v);
         cpu.efer = efer::NXE | if long { efer::LME | efer::LMA } else { 0 };
@@ -344,7 +359,8 @@ impl<C: Core> Bench<C> {
         cpu.cr2 = start.cr[2];
         cpu.cpl = v.cpl;
         cpu.gdtr.base = table_page(v.mode);
-        cpu.gdtr.limit = 0xfff;
+        cpu.gdtr.limit = LDT as u16 - 1;
+        cpu.ldtr = SegReg::new(0x60, table_page(v.mode) + LDT, 0x2f, 0x82);
         cpu.idtr.base = table_page(v.mode) + PAGE;
         cpu.idtr.limit = 0xfff;
         if !long {
@@ -372,11 +388,18 @@ impl<C: Core> Bench<C> {
             }
             self.put(&pages, r.at, &r.data);
         }
+        for (at, byte) in &v.bytes {
+            self.put(&pages, *at, &[*byte]);
+        }
         self.put(&pages, v.at, &v.code);
         for (selector, attr) in DESCRIPTORS {
             let limit: u64 = if attr & SegReg::G != 0 { 0xf_ffff } else { 0xffff };
             let low = limit & 0xffff | u64::from(attr & 0xff) << 40 | (limit >> 16) << 48 | u64::from(attr >> 12) << 52;
             self.put(&pages, tables + u64::from(selector), &low.to_le_bytes());
+        }
+        for (selector, attr, limit) in LOCAL {
+            let low = u64::from(limit & 0xffff) | LOCAL_BASE << 16 | u64::from(attr & 0xff) << 40 | u64::from(attr >> 12) << 52;
+            self.put(&pages, tables + LDT + u64::from(selector & !7), &low.to_le_bytes());
         }
         self.put(&pages, tables + PAGE, &gates(v.mode));
         Ok(pages)
@@ -491,7 +514,7 @@ impl<C: Core> Bench<C> {
         End::Stopped
     }
 
-    fn registers(&self) -> RegFile {
+    pub(super) fn registers(&self) -> RegFile {
         let cpu = &self.cpu;
         let s = &cpu.state;
         let mut file = RegFile { gpr: s.gpr, rip: s.rip, rflags: cpu.rflags(), dr: cpu.dr, mxcsr: s.mxcsr, ..RegFile::default() };

@@ -26,6 +26,9 @@ struct Line {
     at: Option<Number>,
     #[serde(default)]
     map: Vec<MapText>,
+    /// Initial memory inside of `map`, where it is not zero.
+    #[serde(default)]
+    mem: Vec<(String, String)>,
     #[serde(default)]
     init: BTreeMap<String, Text>,
     stop: StopText,
@@ -258,7 +261,11 @@ fn build(line: &Line, place: Place) -> Result<Vector, String> {
     if cpl != 0 && cpl != 3 || cpl == 3 && matches!(mode, Mode::Real) {
         return Err(format!("cpl {cpl} cannot be run in mode {mode}"));
     }
-    let bytes = if mode == Mode::Real { real_bytes(&code, at, &regions)? } else { Vec::new() };
+    let mut bytes = if mode == Mode::Real { real_bytes(&code, at, &regions)? } else { Vec::new() };
+    for (at, text) in &line.mem {
+        let at = number(at)?;
+        bytes.extend(hex(text, CODE_LIMIT)?.into_iter().enumerate().map(|(n, byte)| (at.wrapping_add(n as u64), byte)));
+    }
     let vector = Vector {
         name: line.name.clone(),
         mnemonic: Vector::mnemonic_of(line.name.split('/').next().unwrap_or_default()),

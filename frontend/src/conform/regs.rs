@@ -29,6 +29,8 @@ pub enum Reg {
     Fcw,
     /// x87 status word.
     Fsw,
+    /// The abridged x87 tag word: bit n is set if physical register n is not empty.
+    Ftw,
 }
 
 /// A register's value, least significant quadword first.
@@ -100,6 +102,7 @@ impl Reg {
             "mxcsr" => (Reg::Mxcsr, narrow(0xffff_ffff)),
             "fcw" => (Reg::Fcw, narrow(0xffff)),
             "fsw" => (Reg::Fsw, narrow(0xffff)),
+            "ftw" => (Reg::Ftw, narrow(0xff)),
             _ => return Self::parse_numbered(name),
         })
     }
@@ -147,6 +150,7 @@ impl Reg {
             Reg::Mxcsr => "mxcsr".into(),
             Reg::Fcw => "fcw".into(),
             Reg::Fsw => "fsw".into(),
+            Reg::Ftw => "ftw".into(),
         }
     }
 }
@@ -231,6 +235,7 @@ impl RegFile {
             Reg::Mxcsr => value(self.mxcsr.into()),
             Reg::Fcw => value(self.fcw.into()),
             Reg::Fsw => value(self.fsw.into()),
+            Reg::Ftw => value(self.x87_used.into()),
         }
     }
 
@@ -262,6 +267,7 @@ impl RegFile {
             Reg::Mxcsr => self.mxcsr = v[0] as u32,
             Reg::Fcw => self.fcw = v[0] as u16,
             Reg::Fsw => self.fsw = v[0] as u16,
+            Reg::Ftw => self.x87_used = v[0] as u8,
         }
     }
 }
@@ -274,7 +280,7 @@ mod tests {
     fn names_go_both_ways() {
         for name in [
             "rax", "r8", "r15", "eax", "esp", "edi", "ax", "sp", "di", "rip", "eip", "ip", "rflags", "eflags", "flags", "es", "gs",
-            "fs_base", "cr0", "cr4", "dr7", "xmm0", "xmm15", "ymm3", "st7", "mm0", "mxcsr", "fcw", "fsw",
+            "fs_base", "cr0", "cr4", "dr7", "xmm0", "xmm15", "ymm3", "st7", "mm0", "mxcsr", "fcw", "fsw", "ftw",
         ] {
             let (reg, mask) = Reg::parse(name).expect(name);
             assert_eq!(reg.name(mask), name);

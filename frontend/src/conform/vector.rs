@@ -198,7 +198,7 @@ pub struct Vector {
     pub at: u64,
     /// Present memory beside code and stack (protected modes with paging).
     pub regions: Vec<Region>,
-    /// Single bytes of memory (real mode), the code among them.
+    /// Single bytes of memory; in real mode all that is present, the code among them.
     pub bytes: Vec<(u64, u8)>,
     /// Initial registers; those not named are as [`RegFile::default`] says.
     pub init: Vec<(Reg, Value)>,
@@ -221,10 +221,10 @@ impl Vector {
     pub fn initial(&self) -> RegFile {
         let mut file = RegFile::default();
         file.set(Reg::Gpr(4), value(STACK_PAGE + PAGE));
-        // TOP decides where the stack registers go.
-        let (first, rest): (Vec<_>, Vec<_>) = self.init.iter().copied().partition(|(reg, _)| *reg == Reg::Fsw);
-        for (reg, v) in first.into_iter().chain(rest) {
-            file.set(reg, v);
+        // TOP decides where the stack registers go, and a register named is not empty unless the tags say so.
+        let order = |reg: Reg| [Reg::Fsw, Reg::Ftw].iter().position(|r| *r == reg).map_or(1, |n| 2 * n);
+        for pass in 0..3 {
+            self.init.iter().filter(|(reg, _)| order(*reg) == pass).for_each(|(reg, v)| file.set(*reg, *v));
         }
         if !self.init.iter().any(|(reg, _)| *reg == Reg::Rip) {
             file.set(Reg::Rip, value(self.at.wrapping_sub(self.code_base(&file))));

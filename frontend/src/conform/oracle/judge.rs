@@ -1,0 +1,143 @@
+//! What the host did against what an engine did.
+
+use super::encode::decoded;
+use super::program::{End, Outcome, Program};
+use super::rules::{flags, undefined_result};
+use super::slot::{PAGES, WINDOW};
+use crate::conform::regs::flag_name;
+use egret_isa::insn::Mode;
+use iced_x86::{FlowControl, Mnemonic as M};
+
+/// Flags that are compared; RF belongs to the saved image of a fault only.
+const FLAGS: u64 = 0x24_4fd5;
+/// Exceptions with an error code.
+const WITH_ERROR: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
+
+/// What of a program's outcome is defined.
+#[derive(Clone, Copy, Debug)]
+pub struct Defined {
+    /// Bits of RFLAGS.
+    pub flags: u64,
+    /// Whether results are defined at all.
+    pub results: bool,
+}
+
+/// What is defined after `program`, which ended at `rip`.
+#[must_use]
+pub fn defined(program: &Program, rip: u64) -> Defined {
+    let (mut undefined, mut ever, mut branches, mut results) = (0, 0, false, true);
+    let mut here = program.regs.rip;
+    for (n, bytes) in program.insns.iter().enumerate() {
+        let insn = decoded(bytes, program.mode);
+        let cl = (n == 0).then_some(program.regs.gpr[1] as u8);
+        let f = flags(&insn, cl);
+        undefined = undefined & !f.writes | f.undefined;
+        ever |= undefined;
+        branches |= !matches!(insn.flow_control(), FlowControl::Next | FlowControl::Interrupt);
+        results &= !undefined_result(&insn, cl);
+        if here == rip {
+            break;
+        }
+        here = here.wrapping_add(bytes.len() as u64);
+    }
+    Defined { flags: FLAGS & !u64::from(if branches { ever } else { undefined }), results }
+}
+
+/// Whether the outcomes are the same where defined.
+#[must_use]
+pub fn same(program: &Program, host: &Outcome, got: &Outcome) -> bool {
+    let defined = defined(program, host.regs.rip);
+    if !defined.results {
+        return true;
+    }
+    let mut same = true;
+    each(program, host, got, defined, &mut |_, _, _| same = false);
+    same
+}
+
+/// The differences, one a line.
+#[must_use]
+pub fn differences(program: &Program, host: &Outcome, got: &Outcome) -> Vec<String> {
+    let mut list = Vec::new();
+    each(program, host, got, defined(program, host.regs.rip), &mut |what, host, got| list.push(format!("{what}: host {host} got {got}")));
+    list
+}
+
+fn end_text(end: End) -> String {
+    match end {
+        End::Fault(vector, error, cr2) => format!("exception {vector} error {error:#x} cr2 {cr2:#x}"),
+        End::Runaway => "no end".into(),
+        End::Nothing => "nothing".into(),
+    }
+}
+
+fn same_end(host: End, got: End) -> bool {
+    match (host, got) {
+        (End::Fault(v, e, a), End::Fault(v2, e2, a2)) => {
+            // Linux hides which of its own pages are present.
+            let hidden = if v == 14 && a >> 47 != 0 { 1 } else { 0 };
+            v == v2 && a == a2 && (!WITH_ERROR.contains(&v) || (e ^ e2) & !hidden == 0)
+        }
+        (a, b) => a == b,
+    }
+}
+
+fn each(program: &Program, host: &Outcome, got: &Outcome, defined: Defined, tell: &mut dyn FnMut(&str, String, String)) {
+    if !same_end(host.end, got.end) {
+        tell("end", end_text(host.end), end_text(got.end));
+    }
+    let (h, g) = (&host.regs, &got.regs);
+    let mut check = |what: &dyn Fn() -> String, a: u64, b: u64, mask: u64| {
+        if (a ^ b) & mask != 0 {
+            tell(&what(), format!("{:#x}", a & mask), format!("{:#x}", b & mask));
+        }
+    };
+    let long = program.mode == Mode::M64;
+    let count = if long { 16 } else { 8 };
+    let width = if long && h.sel[1] == program.regs.sel[1] { u64::MAX } else { 0xffff_ffff };
+    check(&|| "rip".into(), h.rip, g.rip, u64::MAX);
+    let changed = (h.rflags ^ g.rflags) & defined.flags;
+    let names = || (0..32).filter(|b| changed >> b & 1 == 1).map(flag_name).collect::<Vec<_>>().join(" ");
+    check(&|| format!("rflags ({})", names()), h.rflags, g.rflags, defined.flags);
+    for n in 0..count {
+        check(&|| format!("gpr{n}"), h.gpr[n], g.gpr[n], width);
+    }
+    for n in 0..6 {
+        check(&|| format!("selector {n}"), h.sel[n].into(), g.sel[n].into(), 0xffff);
+        if long && n >= 4 && h.sel[n] == program.regs.sel[n] {
+            check(&|| format!("base {n}"), h.base[n], g.base[n], u64::MAX);
+        }
+    }
+    for n in 0..count {
+        for q in 0..4 {
+            check(&|| format!("ymm{n}.{q}"), h.vec[n][q], g.vec[n][q], u64::MAX);
+        }
+    }
+    check(&|| "mxcsr".into(), h.mxcsr.into(), g.mxcsr.into(), 0xffff_ffff);
+    check(&|| "fcw".into(), h.fcw.into(), g.fcw.into(), 0xffff);
+    check(&|| "fsw".into(), h.fsw.into(), g.fsw.into(), 0xffff);
+    check(&|| "ftw".into(), h.x87_used.into(), g.x87_used.into(), 0xff);
+    for n in 0..8 {
+        check(&|| format!("R{n} significand"), h.x87[n].0, g.x87[n].0, u64::MAX);
+        check(&|| format!("R{n} exponent"), h.x87[n].1.into(), g.x87[n].1.into(), 0xffff);
+    }
+    memory(program, host, got, tell);
+}
+
+fn memory(program: &Program, host: &Outcome, got: &Outcome, tell: &mut dyn FnMut(&str, String, String)) {
+    if host.memory == got.memory {
+        return;
+    }
+    let image = program.insns.iter().any(|b| matches!(decoded(b, program.mode).mnemonic(), M::Fxsave | M::Fxsave64));
+    for (n, (offset, _)) in PAGES.iter().enumerate() {
+        let (a, b) = (&host.memory[n], &got.memory[n]);
+        let at = |i: usize| a.get(i).copied().unwrap_or(0);
+        for i in (0..a.len()).filter(|i| a[*i] != b[*i]) {
+            // MXCSR_MASK of an AMD host has bit 17, misaligned SSE.
+            let mask = image && (at(i), b[i]) == (2, 0) && i >= 2 && (at(i - 1), at(i - 2)) == (0xff, 0xff);
+            if !mask {
+                tell(&format!("[{:#x}]", WINDOW + offset + i as u64), format!("{:#04x}", a[i]), format!("{:#04x}", b[i]));
+            }
+        }
+    }
+}
