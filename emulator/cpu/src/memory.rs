@@ -274,6 +274,10 @@ impl Cpu {
             return Ok(0);
         }
         let Some((src, src_room)) = self.bulk(from.0, source, false)? else { return Ok(0) };
+        if src_room < u64::from(size) {
+            // The source goes on in the next page, whose fault comes before the destination's.
+            return Ok(0);
+        }
         let Some((dst, dst_room)) = self.bulk(to.0, target, true)? else { return Ok(0) };
         let count = most.min(src_room / u64::from(size)).min(dst_room / u64::from(size));
         let bytes = count as usize * usize::from(size);

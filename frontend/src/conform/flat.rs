@@ -122,7 +122,7 @@ const USER_GATES: [u64; 2] = [3, 4];
 
 /// Linear address of the bench's own pages, the GDT and behind it the IDT. Supervisor only.
 fn table_page(mode: Mode) -> u64 {
-    if mode == Mode::Long64 { 0xffff_8000_0000_0000 } else { 0xffff_e000 }
+    if mode == Mode::Long64 { 0xffff_8000_0000_0000 } else { 0xb7ff_e000 }
 }
 
 /// The IDT: present interrupt gates. Nothing goes through them: exceptions are caught on the way.
@@ -139,7 +139,7 @@ fn gates(mode: Mode) -> Vec<u8> {
 /// The bits of CR4 that let the vector use vector instructions.
 fn features(v: &Vector) -> u64 {
     let modern = matches!(v.model, Model::X8664V3 | Model::Other(_));
-    cr4::OSFXSR | cr4::OSXMMEXCPT | if modern { cr4::OSXSAVE } else { 0 }
+    cr4::OSFXSR | cr4::OSXMMEXCPT | if modern { cr4::OSXSAVE | cr4::FSGSBASE } else { 0 }
 }
 
 /// How many instructions the code has, read from its start to its end.
@@ -360,6 +360,8 @@ impl<C: Core> Bench<C> {
         cpu.cpl = v.cpl;
         cpu.gdtr.base = table_page(v.mode);
         cpu.gdtr.limit = LDT as u16 - 1;
+        // A TSS too short for an I/O permission bitmap.
+        cpu.tr = SegReg::new(0x68, table_page(v.mode) + PAGE - 0x60, 0x5f, 0x8b);
         cpu.ldtr = SegReg::new(0x60, table_page(v.mode) + LDT, 0x2f, 0x82);
         cpu.idtr.base = table_page(v.mode) + PAGE;
         cpu.idtr.limit = 0xfff;

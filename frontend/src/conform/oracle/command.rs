@@ -83,6 +83,11 @@ fn run(args: &ConformArgs) -> anyhow::Result<ExitCode> {
     let name = |code: Code| format!("{:?}", code.mnemonic()).to_lowercase();
     let choice = choose(&|code| args.mnemonic.as_ref().is_none_or(|m| name(code) == m.to_lowercase()));
     let encodings = choice.recipes.iter().map(Vec::len).collect::<Vec<_>>();
+    if let Some(folder) = &args.golden {
+        let recipes = choice.recipes.map(|list| list.into_iter().filter(|r| modes.contains(&r.mode)).collect());
+        print!("{}", super::golden::write(&mut first, &recipes, args.seed.unwrap_or(1), folder)?);
+        return Ok(ExitCode::Ok);
+    }
     let seed = args.seed.unwrap_or_else(seed_of_now);
     let generator = Generator::new(choice.recipes, &modes, seed);
     anyhow::ensure!(!generator.modes.is_empty(), "no encoding to test");
@@ -190,10 +195,19 @@ fn failures(args: &ConformArgs, worker: &mut Worker, list: Vec<(EngineChoice, su
         let Some((program, differences)) = shrink(worker, n, program) else { continue };
         let bytes: Vec<String> = program.insns.iter().map(|i| i.iter().map(|b| format!("{b:02x}")).collect()).collect();
         let words: Vec<String> = program.insns.iter().map(|b| super::encode::decoded(b, program.mode).to_string()).collect();
-        let _ = writeln!(text, "\nFAILED on {} {code:?} {:?} at {:#x}: {} [{}]", choice.word(), program.mode, program.at, words.join("; "), bytes.join(" "));
+        let _ = writeln!(
+            text,
+            "\nFAILED on {} {code:?} {:?} at {:#x}: {} [{}]",
+            choice.word(),
+            program.mode,
+            program.at,
+            words.join("; "),
+            bytes.join(" ")
+        );
         for d in differences.iter().take(12) {
             let _ = writeln!(text, "  {d}");
         }
+        worker.differences(n, &program)?;
         let host = worker.host_outcome().clone();
         let mut got = super::program::Outcome::default();
         let ran = bench::make(choice).map_err(anyhow::Error::msg)?.run(&program, &mut got);

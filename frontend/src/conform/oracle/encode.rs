@@ -33,7 +33,20 @@ fn is_reg_field(k: K) -> bool {
     use K::*;
     matches!(
         k,
-        r8_reg | r16_reg | r16_reg_mem | r32_reg | r32_reg_mem | r64_reg | r64_reg_mem | seg_reg | mm_reg | xmm_reg | ymm_reg | cr_reg | dr_reg | tr_reg
+        r8_reg
+            | r16_reg
+            | r16_reg_mem
+            | r32_reg
+            | r32_reg_mem
+            | r64_reg
+            | r64_reg_mem
+            | seg_reg
+            | mm_reg
+            | xmm_reg
+            | ymm_reg
+            | cr_reg
+            | dr_reg
+            | tr_reg
     )
 }
 
@@ -91,7 +104,10 @@ fn tail(op: &OpCodeInfo, sizes: u8, mode: Mode, rng: &mut Rng) -> Option<Vec<u8>
             farbr4_2 => 6,
             mem_offs => wide,
             xmm_is4 | ymm_is4 => {
-                bytes.push((rng.next() as u8 & if mode == Mode::M64 { 0xf0 } else { 0x70 }) | if rng.chance(20) { rng.next() as u8 & 15 } else { 0 });
+                bytes.push(
+                    (rng.next() as u8 & if mode == Mode::M64 { 0xf0 } else { 0x70 })
+                        | if rng.chance(20) { rng.next() as u8 & 15 } else { 0 },
+                );
                 continue;
             }
             brdisp_2 | brdisp_4 | xbegin_2 | xbegin_4 | imm4_m2z | xmm_is5 | ymm_is5 => return std::option::Option::None,

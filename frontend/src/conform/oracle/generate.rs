@@ -470,13 +470,13 @@ impl State<'_> {
         if matches!(size, MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64) {
             self.window(at, 8, MemorySize::Unknown);
             let selector = selector(self.rng);
-            self.memory.push((at + size.size() as u64 - 2, selector.to_le_bytes().to_vec()));
+            self.memory.push((at.wrapping_add(size.size() as u64).wrapping_sub(2), selector.to_le_bytes().to_vec()));
             return;
         }
         if matches!(insn.mnemonic(), M::Fxrstor | M::Fxrstor64) {
             self.window(at, 512, size);
             let mxcsr = self.rng.next() as u32 & 0xffff;
-            return self.memory.push((at + 24, mxcsr.to_le_bytes().to_vec()));
+            return self.memory.push((at.wrapping_add(24), mxcsr.to_le_bytes().to_vec()));
         }
         self.window(at, bytes, size);
         if insn.mnemonic() == M::Cmpxchg8b || insn.mnemonic() == M::Cmpxchg16b || insn.mnemonic() == M::Cmpxchg {
@@ -554,7 +554,13 @@ impl State<'_> {
         let size = match insn.mnemonic() {
             M::Ret => match self.mode {
                 Mode::M64 => 8,
-                mode => if (mode == Mode::M16) == (insn.code().op_code().operand_size() != 32) { 2 } else { 4 },
+                mode => {
+                    if (mode == Mode::M16) == (insn.code().op_code().operand_size() != 32) {
+                        2
+                    } else {
+                        4
+                    }
+                }
             },
             M::Iretq => 8,
             M::Iretd => 4,

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod command;
 pub mod encode;
 pub mod generate;
+pub mod golden;
 pub mod host;
 pub mod judge;
 pub mod program;

@@ -103,7 +103,7 @@ impl Program {
         (slot.rip, slot.rflags, slot.rsp) = (r.rip, r.rflags, r.gpr[4]);
         (slot.cs, slot.ss) = (r.sel[1].into(), r.sel[2].into());
         slot.sel = [r.sel[0], r.sel[3], r.sel[4], r.sel[5]].map(u64::from);
-        slot.base = if self.mode == Mode::M64 { [r.base[4], r.base[5]] } else { [0, 0] };
+        slot.base = if self.mode == Mode::M64 { [r.base[4], r.base[5]] } else { [base(r.sel[4]), base(r.sel[5])] };
         slot.xsave = [0; 1024];
         let x = &mut slot.xsave;
         let mut put = |at: usize, bytes: &[u8]| x[at..at + bytes.len()].copy_from_slice(bytes);

@@ -15,7 +15,9 @@ fn host_feature(f: F) -> bool {
     use std::arch::is_x86_feature_detected as has;
     match f {
         F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::X64 => true,
-        F::FPU | F::FPU287 | F::FPU387 | F::CX8 | F::CMOV | F::FXSR | F::MMX | F::SSE | F::SSE2 | F::SEP | F::CLFSH | F::MULTIBYTENOP => true,
+        F::FPU | F::FPU287 | F::FPU387 | F::CX8 | F::CMOV | F::FXSR | F::MMX | F::SSE | F::SSE2 | F::SEP | F::CLFSH | F::MULTIBYTENOP => {
+            true
+        }
         F::PAUSE | F::SYSCALL | F::TSC | F::CPUID | F::CET_IBT | F::PREFETCHW => true,
         F::SSE3 => has!("sse3"),
         F::SSSE3 => has!("ssse3"),
@@ -66,6 +68,9 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     if ["Lss_r64", "Lfs_r64", "Lgs_r64", "Jmp_m1664", "Call_m1664"].iter().any(|n| name.starts_with(n)) {
         return Some("makers differ: AMD has no 64-bit far pointers");
     }
+    if name.ends_with("_0F0D") {
+        return Some("makers differ: AMD knows no PREFETCH of a register");
+    }
     if code == Code::Bswap_r16 {
         return Some("the result is undefined");
     }
@@ -76,9 +81,22 @@ pub fn excluded(code: Code) -> Option<&'static str> {
         M::Syscall | M::Sysenter => "it calls the host's kernel",
         M::Sysexit | M::Sysexitq | M::Sysret | M::Sysretq => "makers differ in the exception outside CPL 0",
         M::Ud0 => "makers differ in its length",
-        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 | M::Xrstor | M::Xrstor64 | M::Xsaves | M::Xsaves64
-        | M::Xrstors | M::Xrstors64 | M::Xsetbv => "the image follows the host's XCR0",
-        M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss | M::Vrcpps | M::Vrcpss | M::Vrsqrtps | M::Vrsqrtss => "each maker has its own approximation",
+        M::Xsave
+        | M::Xsave64
+        | M::Xsaveopt
+        | M::Xsaveopt64
+        | M::Xsavec
+        | M::Xsavec64
+        | M::Xrstor
+        | M::Xrstor64
+        | M::Xsaves
+        | M::Xsaves64
+        | M::Xrstors
+        | M::Xrstors64
+        | M::Xsetbv => "the image follows the host's XCR0",
+        M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss | M::Vrcpps | M::Vrcpss | M::Vrsqrtps | M::Vrsqrtss => {
+            "each maker has its own approximation"
+        }
         _ => return None,
     })
 }
@@ -98,12 +116,17 @@ pub fn acceptable(insn: &Instruction, bytes: &[u8], mode: Mode) -> bool {
     let far = matches!(insn.mnemonic(), M::Iret | M::Iretd | M::Iretq | M::Retf)
         || matches!(insn.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32);
     // With an operand-size prefix AMD's near branches are 16-bit ones, Intel's are not.
-    let prefixed = bytes.iter().take_while(|b| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)).any(|b| *b == 0x66);
+    let prefixed = bytes
+        .iter()
+        .take_while(|b| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3))
+        .any(|b| *b == 0x66);
     if mode == Mode::M64 && near && !far && prefixed {
         return false;
     }
+    // AMD does not check the alignment of their operands.
+    let sha = matches!(insn.mnemonic(), M::Sha1nexte | M::Sha256msg2) && insn.op1_kind() == OpKind::Memory;
     // INT 80h calls the kernel.
-    !(insn.mnemonic() == M::Int && insn.immediate8() == 0x80)
+    !(sha || insn.mnemonic() == M::Int && insn.immediate8() == 0x80)
 }
 
 /// iced's flag bits in EFLAGS positions.
@@ -135,7 +158,8 @@ pub fn flags(insn: &Instruction, cl: Option<u8>) -> Flags {
     let bits = match insn.op0_kind() {
         OpKind::Register => insn.op0_register().size(),
         _ => insn.memory_size().size(),
-    } as u8 * 8;
+    };
+    let bits = bits.saturating_mul(8).min(64) as u8;
     let raw = |n: u32| match insn.op_kind(n) {
         OpKind::Immediate8 => Some(insn.immediate8()),
         OpKind::Register if insn.op_register(n) == Register::CL => cl,

@@ -1,6 +1,6 @@
 //! From a program that fails to the least that still does.
 
-use super::program::{Program, selectors};
+use super::program::{Program, high_sp, selectors};
 use super::slot::CODE_ONE;
 use super::worker::Worker;
 use crate::conform::regs::RegFile;
@@ -75,7 +75,7 @@ fn candidates(p: &Program) -> Vec<Program> {
         }
     }
     for n in 0..16 {
-        add(&|next| next.regs.gpr[n] = 0);
+        add(&|next| next.regs.gpr[n] = if n == 4 { high_sp(p.mode) } else { 0 });
         add(&|next| next.regs.vec[n] = [0; 4]);
     }
     for n in 0..8 {

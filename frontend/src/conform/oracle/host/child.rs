@@ -135,7 +135,7 @@ unsafe fn descriptors() -> bool {
     const BIG: u32 = 1;
     const DOWN: u32 = 1 << 1;
     const CODE: u32 = 2 << 1;
-    
+
     [(1, CODE, 0xffff), (2, 0, 0xffff), (3, BIG, 0x97ff), (4, BIG | DOWN, 0x8fff)].into_iter().all(|(number, flags, limit)| {
         let descriptor = Descriptor { number, base: WINDOW as u32, limit, flags };
         // SAFETY: the kernel reads the structure.
@@ -262,8 +262,22 @@ unsafe extern "C" fn enter(slot: *mut Slot) -> ! {
 
 /// General registers of a signal frame in encoding order.
 const GREGS: [i32; 16] = [
-    libc::REG_RAX, libc::REG_RCX, libc::REG_RDX, libc::REG_RBX, libc::REG_RSP, libc::REG_RBP, libc::REG_RSI, libc::REG_RDI,
-    libc::REG_R8, libc::REG_R9, libc::REG_R10, libc::REG_R11, libc::REG_R12, libc::REG_R13, libc::REG_R14, libc::REG_R15,
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
 ];
 
 /// Takes the state of the program out of the signal frame.
