@@ -17,6 +17,7 @@ use egret_hypervisor::exit::ExitCode;
 /// Runs a command line.
 #[must_use]
 pub fn main(cli: Cli) -> ExitCode {
+    egret_jit::host_x87::install();
     match cli.command {
         None => run::run(&RunArgs::default()),
         Some(Command::Run(args)) => run::run(&args),

@@ -10,6 +10,7 @@ mod dump;
 pub mod engine;
 pub mod helpers;
 mod host_fp;
+pub mod host_x87;
 mod lower;
 pub mod memory;
 pub mod queue;

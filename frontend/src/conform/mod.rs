@@ -11,11 +11,8 @@ pub mod jsonl;
 pub mod junit;
 pub mod masks;
 pub mod moo;
-<<<<<<< HEAD
 pub mod moo_parts;
-=======
 pub mod oracle;
->>>>>>> 745aac1 (conform: an oracle that runs programs on the host CPU)
 pub mod regs;
 pub mod report;
 pub mod runner;

@@ -8,7 +8,7 @@ use egret_isa::Feature;
 use egret_isa::emit::{Emit, Unit};
 use egret_isa::flags::{ARITH, CF, PF, ZF};
 use egret_isa::insn::{Insn, Mode, Operand, Seg};
-use egret_isa::ops::Width;
+use egret_isa::ops::{Cond, Width};
 use egret_isa::x87::{self, EnvFormat, Memory, X87Insn, X87Op};
 use iced_x86::{Code, Mnemonic as M};
 use std::sync::OnceLock;
@@ -89,9 +89,23 @@ fn stack_operand(i: &Insn) -> u8 {
     }
 }
 
+/// The condition of FCMOVcc, which iced does not tell.
+fn condition(mnemonic: M) -> Cond {
+    match mnemonic {
+        M::Fcmovb => Cond::B,
+        M::Fcmovnb => Cond::Ae,
+        M::Fcmove => Cond::E,
+        M::Fcmovne => Cond::Ne,
+        M::Fcmovbe => Cond::Be,
+        M::Fcmovnbe => Cond::A,
+        M::Fcmovu => Cond::P,
+        _ => Cond::Np,
+    }
+}
+
 fn read_source(cpu: &mut Cpu, i: &Insn, p: X87Insn, address: Option<u64>) -> Result<u128, Fault> {
     if p.op == X87Op::ConditionalMove {
-        return Ok(cpu.cond(i.cond).into());
+        return Ok(cpu.cond(condition(i.mnemonic)).into());
     }
     let Some(at) = address else { return Ok(0) };
     if p.stores() {
@@ -113,7 +127,7 @@ fn piece(len: usize, most: usize) -> usize {
     }
 }
 
-/// Reads a memory image in the largest pieces that fit.
+/// Reads a memory image in the largest pieces that fit; the alignment of an image is checked as a whole.
 pub(super) fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut [u8]) -> Result<(), Fault> {
     read_pieces(cpu, seg, at, aw, 8, out)
 }
@@ -122,7 +136,7 @@ pub(super) fn read_bytes(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, out: &mut 
 fn read_pieces(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, most: usize, out: &mut [u8]) -> Result<(), Fault> {
     let mut done = 0;
     while done < out.len() {
-        let n = piece(out.len() - done, most);
+        let n = if out.len() > 10 && cpu.checks_alignment() { 1 } else { piece(out.len() - done, most) };
         let v = cpu.read(seg, at.wrapping_add(done as u64) & aw.mask(), n as u8)?;
         out[done..done + n].copy_from_slice(&v.to_le_bytes()[..n]);
         done += n;
@@ -141,11 +155,26 @@ fn write_pieces(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, most: usize, data: 
     cpu.probe_write(seg, last, 1)?;
     let mut done = 0;
     while done < data.len() {
-        let n = piece(data.len() - done, most);
+        let n = if data.len() > 10 && cpu.checks_alignment() { 1 } else { piece(data.len() - done, most) };
         let mut v = [0; 8];
         v[..n].copy_from_slice(&data[done..done + n]);
         cpu.write(seg, at.wrapping_add(done as u64) & aw.mask(), n as u8, u64::from_le_bytes(v))?;
         done += n;
+    }
+    Ok(())
+}
+
+/// The offset of an image's last byte: 16-bit addresses do not wrap.
+fn last_byte(at: u64, length: usize, aw: Width) -> u64 {
+    let last = at.wrapping_add(length as u64 - 1);
+    if aw == Width::W { last } else { last & aw.mask() }
+}
+
+/// The alignment check of an x87 image, by its operand size (SDM Vol. 3, "Alignment Check Exception (#AC)").
+fn aligned(cpu: &mut Cpu, seg: Seg, at: u64, size: Width) -> Result<(), Fault> {
+    let linear = cpu.linear(seg, at, 1, false)?;
+    if cpu.checks_alignment() && linear & if size == Width::W { 1 } else { 3 } != 0 {
+        return Err(Fault::with_error(vector::AC, 0));
     }
     Ok(())
 }
@@ -156,6 +185,17 @@ fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     let (seg, aw) = (i.mem.seg, i.mem.width);
     let word = if i.opsize == Width::W { 2 } else { 4 };
     let mut bytes = [0; 108];
+    let loads = matches!(p.op, X87Op::LoadEnv | X87Op::LoadState);
+    let whole = matches!(p.op, X87Op::LoadState | X87Op::StoreState { .. });
+    let length = if whole { format.state_len() } else { format.env_len() };
+    // Zen 4 touches the last byte first.
+    let last = last_byte(at, length, aw);
+    if loads {
+        cpu.read(seg, last, 1)?;
+    } else {
+        cpu.probe_write(seg, last, 1)?;
+    }
+    aligned(cpu, seg, at, i.opsize)?;
     match p.op {
         X87Op::LoadEnv => {
             let bytes = &mut bytes[..format.env_len()];
@@ -188,7 +228,12 @@ fn fx_address(cpu: &mut Cpu, i: &Insn) -> Result<u64, Fault> {
     }
     let at = cpu.offset(i, &i.mem);
     let linear = cpu.linear(i.mem.seg, at, 1, false)?;
-    if linear & 15 != 0 { Err(Fault::GP0) } else { Ok(at) }
+    match linear & 15 {
+        0 => Ok(at),
+        // The manual leaves the choice; Zen 4 takes #AC.
+        _ if cpu.checks_alignment() => Err(Fault::with_error(vector::AC, 0)),
+        _ => Err(Fault::GP0),
+    }
 }
 
 /// How many XMM registers an FXSAVE image holds in this mode; none with CR4.OSFXSR clear.
@@ -225,6 +270,7 @@ fn fxsave(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 fn fxrstor(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let at = fx_address(cpu, i)?;
     let mut image = [0; FX_LEN];
+    cpu.read(i.mem.seg, last_byte(at, FX_LEN, i.mem.width), 1)?;
     read_bytes(cpu, i.mem.seg, at, i.mem.width, &mut image)?;
     let (legacy, rest) = image.split_at(160);
     let mxcsr = legacy.get(24..28).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);

@@ -298,7 +298,7 @@ fn arpl(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let Operand::Reg(source, _) = i.ops[1] else { return Err(Fault::UD) };
     let level = cpu.reg(source) as u16 & 3;
     let adjust = |old: u16| if old & 3 < level { old & !3 | level } else { old };
-    let mut lower = false;
+    let lower;
     match i.ops[0] {
         Operand::Reg(r, _) => {
             let old = cpu.reg(r) as u16;
@@ -307,10 +307,11 @@ fn arpl(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         }
         Operand::Mem(_) => {
             let at = cpu.offset(i, &i.mem);
-            cpu.rmw(i.mem.seg, at, Width::W, false, |_, old| {
-                lower = old as u16 & 3 < level;
-                adjust(old as u16).into()
-            })?;
+            let old = cpu.read(i.mem.seg, at, 2)? as u16;
+            lower = old & 3 < level;
+            if lower {
+                cpu.write(i.mem.seg, at, 2, adjust(old).into())?;
+            }
         }
         _ => return Err(Fault::UD),
     }

@@ -415,6 +415,9 @@ impl X87 {
     }
 
     fn transcendental(&mut self, function: Transcendental) {
+        if let (Some(accelerated), false) = (super::ACCELERATOR.get(), self.pending_exception()) {
+            return accelerated(function, self);
+        }
         match function {
             Transcendental::Exp2Minus1 => self.unary(f80::exp2_minus_1),
             Transcendental::YLog2X => self.binary_pop(f80::y_log2_x),

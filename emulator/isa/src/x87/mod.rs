@@ -21,6 +21,13 @@ pub use insn::{Arith, Constant, Dest, Memory, Transcendental, X87Insn, X87Op, de
 
 use crate::fp::f80::{Class, F80};
 
+/// Executes a transcendental function on an FPU without a pending exception, all of it but the pointers.
+pub type Accelerator = fn(Transcendental, &mut X87);
+
+/// What transcendental functions run on instead of [`crate::fp`], once for the whole process: the host's own x87, if it has one, so
+/// that results are those of its silicon to the last bit. Without it they are within one unit in the last place.
+pub static ACCELERATOR: std::sync::OnceLock<Accelerator> = std::sync::OnceLock::new();
+
 const IE: u16 = 1;
 const SF: u16 = 1 << 6;
 const C0: u16 = 1 << 8;
