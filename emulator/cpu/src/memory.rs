@@ -254,7 +254,7 @@ impl Cpu {
     /// and do not wrap at `mask`; 0 when not even that is simple. With the linear address.
     fn simple_range(&mut self, seg: Seg, offset: u64, size: u8, most: u64, mask: u64) -> (u64, u64) {
         let bytes = most.min(0x1000) * u64::from(size);
-        if mask - offset < bytes {
+        if mask - offset < bytes || self.checks_alignment() {
             return (0, 0);
         }
         if self.code64() {

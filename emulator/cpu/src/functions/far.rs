@@ -105,6 +105,11 @@ fn call(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 fn retf(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let size = i.opsize.bytes();
     let release = if i.ops[0] == Operand::Imm { i.imm & 0xffff } else { 0 };
+    if !cpu.real_mode() {
+        // Where both words fault, Zen 4 reports the selector's.
+        let sp = cpu.reg(4).wrapping_add(size.into()) & i.stack().mask();
+        cpu.read(Seg::Ss, sp, size)?;
+    }
     let rip = cpu.pop(size)?;
     let selector = cpu.pop(size)? as u16;
     if cpu.real_mode() || cpu.v86() {

@@ -116,6 +116,8 @@ fn masked_store(cpu: &mut Cpu, i: &Insn, p: &VecInsn) -> Result<(), Fault> {
     let at = cpu.gpr_w(DI, i.addrsize);
     let seg: Seg = i.mem.seg;
     let chosen = |n: &usize| mask[*n] & 0x80 != 0;
+    // SDM: faults with an empty mask are left to the implementation; Zen 4 raises them.
+    cpu.probe_write(seg, at, bytes as u8)?;
     for n in (0..bytes).filter(chosen) {
         cpu.probe_write(seg, at.wrapping_add(n as u64) & i.addrsize.mask(), 1)?;
     }

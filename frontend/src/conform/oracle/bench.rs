@@ -95,6 +95,11 @@ impl<C: Core> One<C> {
                 bench.cpu.write_phys(slot, 8, 0);
             }
         }
+        // Nor has it the descriptors of user code at selectors 40h and 50h.
+        for selector in [0x40, 0x50] {
+            let at = bench.cpu.gdtr.base.wrapping_add(selector);
+            bench.cpu.write_system(at, 8, 0).map_err(|f| format!("{f:?}"))?;
+        }
         bench.cpu.flush_tlb();
         let segments = bench.cpu.state.seg;
         Ok(One { bench, pages, code, segments, at: 0, bytes: Vec::new() })

@@ -124,7 +124,7 @@ pub fn acceptable(insn: &Instruction, bytes: &[u8], mode: Mode) -> bool {
         return false;
     }
     // AMD does not check the alignment of their operands.
-    let sha = matches!(insn.mnemonic(), M::Sha1nexte | M::Sha256msg2) && insn.op1_kind() == OpKind::Memory;
+    let sha = insn.cpuid_features() == [F::SHA] && insn.op1_kind() == OpKind::Memory;
     // INT 80h calls the kernel.
     !(sha || insn.mnemonic() == M::Int && insn.immediate8() == 0x80)
 }
