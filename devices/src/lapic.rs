@@ -219,6 +219,18 @@ impl LocalApic {
         std::mem::take(&mut self.state.eois)
     }
 
+    /// Whether interprocessor interrupts or EOIs wait to be taken.
+    #[must_use]
+    pub fn outgoing(&self) -> bool {
+        !self.state.ipis.is_empty() || !self.state.eois.is_empty()
+    }
+
+    /// Whether the processor, halted or waiting for a start-up message, has a reason to look: an interrupt, NMI, SMI, INIT or start-up.
+    #[must_use]
+    pub fn rouses(&self) -> bool {
+        self.intr().is_some() || self.state.extint || self.event_pending()
+    }
+
     /// Takes a pending NMI.
     pub fn take_nmi(&mut self) -> bool {
         std::mem::take(&mut self.state.nmi)

@@ -48,7 +48,7 @@ mod wide;
 pub use i8042::{Buttons, I8042, Key};
 pub use ioapic::IoApic;
 pub use lapic::{BadMsr, Lint, LocalApic};
-pub use message::{Delivery, Destination, Message, Trigger, route};
+pub use message::{Delivery, Destination, Message, Trigger, route, route_each};
 pub use pic::Pic;
 pub use pit::Pit;
 pub use rtc::Rtc;

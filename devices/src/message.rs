@@ -109,6 +109,13 @@ impl Message {
 /// Gives a message to the local APICs it is for; `source` is the sender's index in `apics`, when a local APIC sent it.
 /// Returns whether anybody took it. The caller holds no lock of `apics`.
 pub fn route(message: &Message, source: Option<usize>, apics: &[Shared<LocalApic>]) -> bool {
+    let mut taken = false;
+    route_each(message, source, apics, |_| taken = true);
+    taken
+}
+
+/// As [`route`]; `taken` hears of the index of each that took it.
+pub fn route_each(message: &Message, source: Option<usize>, apics: &[Shared<LocalApic>], mut taken: impl FnMut(usize)) {
     let is_for = |index: usize, apic: &LocalApic| match message.destination {
         Destination::Own => source == Some(index),
         Destination::AllButSelf => source != Some(index) && apic.enabled(),
@@ -119,19 +126,19 @@ pub fn route(message: &Message, source: Option<usize>, apics: &[Shared<LocalApic
             let apic = apic.lock();
             (is_for(i, &apic) && apic.software_enabled()).then(|| (apic.ppr(), i))
         });
-        let Some(apic) = candidates.min().and_then(|(_, i)| apics.get(i)) else { return false };
-        apic.lock().accept(message);
-        return true;
+        if let Some((i, apic)) = candidates.min().and_then(|(_, i)| apics.get(i).map(|a| (i, a))) {
+            apic.lock().accept(message);
+            taken(i);
+        }
+        return;
     }
-    let mut taken = false;
     for (i, apic) in apics.iter().enumerate() {
         let mut apic = apic.lock();
         if is_for(i, &apic) {
             apic.accept(message);
-            taken = true;
+            taken(i);
         }
     }
-    taken
 }
 
 #[cfg(test)]

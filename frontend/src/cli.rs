@@ -89,6 +89,9 @@ pub struct RunArgs {
     /// RAM, like 512M or 2G [default: 512M]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
     pub memory: Option<u64>,
+    /// CPUs, each on a thread of its own; under `--clock instructions` they take turns on one [default: 1]
+    #[arg(long, value_name = "N", value_parser = units::parse_cpus)]
+    pub cpus: Option<u8>,
     /// What executes the guest's instructions [default: jit]
     #[arg(long, value_parser = words::<EngineKind>(EngineKind::WORDS))]
     pub engine: Option<EngineKind>,
@@ -132,6 +135,7 @@ impl RunArgs {
             initrd: self.initrd.clone(),
             append: self.append.clone(),
             memory: self.memory,
+            cpus: self.cpus,
             engine: self.engine,
             cpu: self.cpu,
             unpack: self.unpack,
@@ -171,7 +175,7 @@ pub enum GuestsCommand {
 
 const UP_EXAMPLES: &str = "\
 FILE holds one [[machine]] table for each machine: its name, and the options of `egret run` as keys (guest, kernel, initrd,
-append, memory, engine, cpu, unpack, serial, timeout, stats, clock, log, no-reboot). Paths are relative to FILE's folder.
+append, memory, cpus, engine, cpu, unpack, serial, timeout, stats, clock, log, no-reboot). Paths are relative to FILE's folder.
 Ctrl-C stops all machines; a second Ctrl-C kills them. Exit code 0 when every machine ended with 0, else 1.
 
 Example of a FILE:
@@ -334,6 +338,7 @@ mod tests {
             initrd: Some("i".into()),
             append: Some("--console=ttyS0 \"a b\"".into()),
             memory: Some(3 << 30),
+            cpus: Some(7),
             engine: Some(EngineKind::Lockstep),
             cpu: Some("x86-64-v2,-popcnt".parse().unwrap()),
             unpack: Some(Unpack::Guest),
@@ -357,6 +362,7 @@ mod tests {
         for (args, want) in [
             (&["--memory", "512"][..], "'512' has no unit: write 512M for mebibytes or 512G"),
             (&["--memory", "much"], "'much' is not a size"),
+            (&["--cpus", "255"], "'255' is not a number of CPUs from 1 to 254"),
             (&["--engine", "turbo"], "possible values: interp, jit, lockstep"),
             (&["--serial", "tcp:1"], "use stdio, none or file:PATH"),
             (&["--timeout", "0"], "'0' is not a time"),

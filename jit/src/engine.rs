@@ -64,6 +64,9 @@ const MAX_ENTRIES: usize = 24;
 /// Blocks entered less than this fraction of the threshold are left out of regions.
 const WARM: u32 = 16;
 
+// SAFETY: the one pointer in it, to the CPU, is set by the thread that enters compiled code and not used after that has returned.
+unsafe impl Send for Vm {}
+
 type Enter = unsafe extern "C" fn(*mut State, u64, u64) -> u64;
 
 /// What the engine has counted.
@@ -115,7 +118,6 @@ pub struct JitEngine {
     link: bool,
     /// The jump cache has jumps to where the instruction pointer is not the linear address.
     segmented: bool,
-    clears: u64,
     counters: Counters,
     dump: Option<Dump>,
 }
@@ -150,7 +152,7 @@ impl JitEngine {
         let vm = Box::new(Vm { stubs, ..Vm::default() });
         let queue = if options.foreground { None } else { Some(Queue::new(options.threads.max(1), options.tuning)?) };
         Ok(JitEngine {
-            interp: Interp::default(),
+            interp: Interp::owned(),
             options: Options { threshold: options.threshold.max(1), ..options },
             vm,
             // SAFETY: the code at this address was compiled with exactly this signature, and `memory` keeps it.
@@ -164,7 +166,6 @@ impl JitEngine {
             restless: FxHashMap::default(),
             link: false,
             segmented: false,
-            clears: 0,
             counters: Counters::default(),
             dump: Dump::from_env(),
         })
@@ -192,7 +193,7 @@ impl JitEngine {
 
     fn run_loop(&mut self, cpu: &mut Cpu) -> Exit {
         loop {
-            if cpu.state.budget <= 0 {
+            if cpu.spent() {
                 return Exit::Budget;
             }
             if cpu.state.attention != 0 {
@@ -298,6 +299,7 @@ impl JitEngine {
             host_fp::enter((*state).mxcsr);
             let code = (self.enter)(state, found.entry, found.code);
             host_fp::leave(&mut (*state).mxcsr);
+            self.vm.cpu = std::ptr::null_mut();
             code
         }
     }
@@ -338,18 +340,17 @@ impl JitEngine {
     /// Does to compiled code what the interpreter has just done to its blocks.
     fn follow_interp(&mut self, cpu: &mut Cpu) {
         if !self.interp.written.is_empty() {
-            self.drop_written(cpu);
+            self.drop_written();
         }
-        if self.interp.clears != self.clears {
-            self.clears = self.interp.clears;
-            for page in self.cache.pages() {
-                cpu.mark_code(page);
+        for page in self.interp.left.drain(..) {
+            if !self.cache.has_page(page) {
+                cpu.unmark_code(page);
             }
         }
     }
 
     #[cold]
-    fn drop_written(&mut self, cpu: &mut Cpu) {
+    fn drop_written(&mut self) {
         let writes = std::mem::take(&mut self.interp.written);
         let mut killed = 0;
         for (at, len) in writes {
@@ -363,9 +364,6 @@ impl JitEngine {
                 *n = n.saturating_add(1);
             }
             killed += here;
-            if self.cache.has_page(page) {
-                cpu.mark_code(page);
-            }
             if let Some(queue) = &self.queue
                 && !self.pending.is_empty()
             {
@@ -505,8 +503,8 @@ impl Engine for JitEngine {
 
     fn flush(&mut self, cpu: &mut Cpu) {
         self.interp.clear(cpu);
-        self.clears = self.interp.clears;
         self.cache.clear();
+        self.follow_interp(cpu);
         self.clear_jumps();
         self.refused.clear();
         self.restless.clear();

@@ -48,6 +48,19 @@ impl Guest {
         Ok(Guest { machine, console })
     }
 
+    /// A machine with a CPU for each engine, without a command line.
+    pub fn with_cpus(kernel: Vec<u8>, mut engines: Vec<Box<dyn Engine>>, clock: ClockSource) -> Result<Guest, MachineError> {
+        let console = Console::default();
+        let out = console.clone();
+        let parts = Parts { serial: Box::new(move |byte| out.push(byte)), start_time: START, clock, memory: MEMORY };
+        let image = Image { kernel_name: "test".into(), kernel, initrd: None, cmdline: String::new(), unpack: Unpack::Host };
+        let others = engines.split_off(1);
+        let engine = engines.remove(0);
+        let (machine, _) =
+            Machine::with_cpus(Config { memory: MEMORY, parts, image, engine, cpu: egret_isa::CpuModel::default() }, others, None)?;
+        Ok(Guest { machine, console })
+    }
+
     /// Runs at most `seconds` of host time.
     pub fn run(&mut self, seconds: u64) -> Stop {
         self.machine.run(Some(Duration::from_secs(seconds)))

@@ -12,5 +12,8 @@ pub use device::{Access, Device, Shared, shared};
 pub use events::{Event, Events};
 pub use line::{IrqLine, LineChange, Lines};
 pub use map::{Bus, DeviceId, MapError, Unclaimed};
-pub use ram::{GuestRam, RamError, load as host_load, store as host_store};
+pub use ram::{
+    GuestRam, RamError, compare_exchange as host_compare_exchange, compare_exchange_16 as host_compare_exchange_16, load as host_load,
+    store as host_store,
+};
 pub use types::{Phys, Ticks};

@@ -118,7 +118,7 @@ impl GuestRam {
         true
     }
 
-    /// Atomically replaces an aligned 4- or 8-byte value; the value found when it was not `old`.
+    /// Atomically replaces an aligned value of up to 8 bytes; the value found when it was not `old`.
     pub fn compare_exchange(&self, addr: Phys, size: u8, old: u64, new: u64) -> Option<Result<u64, u64>> {
         let host = self.host(addr, size.into())?;
         if !addr.0.is_multiple_of(size.into()) {
@@ -127,6 +127,23 @@ impl GuestRam {
         // SAFETY: `host` is valid for `size` bytes and aligned: regions are page-aligned on both sides.
         unsafe { compare_exchange(host, size, old, new) }
     }
+}
+
+/// The order of guest loads and stores. An x86 host keeps the guest's order by itself; elsewhere every load acquires and every
+/// store releases, which is as strong (and untested: no such host was at hand).
+#[cfg(target_arch = "x86_64")]
+const ORDER: (Ordering, Ordering) = (Ordering::Relaxed, Ordering::Relaxed);
+#[cfg(not(target_arch = "x86_64"))]
+const ORDER: (Ordering, Ordering) = (Ordering::Acquire, Ordering::Release);
+
+/// A compare-exchange of one little-endian type.
+macro_rules! exchange {
+    ($atomic:ident, $t:ty, $host:expr, $old:expr, $new:expr) => {
+        $atomic::from_ptr($host.cast())
+            .compare_exchange(($old as $t).to_le(), ($new as $t).to_le(), Ordering::SeqCst, Ordering::SeqCst)
+            .map(|v| <$t>::from_le(v).into())
+            .map_err(|v| <$t>::from_le(v).into())
+    };
 }
 
 /// Reads a little-endian value of `size` bytes (1, 2, 4, 8) from guest memory.
@@ -139,10 +156,10 @@ pub unsafe fn load(host: *mut u8, size: u8) -> u64 {
     // path reads plain bytes that have no invariant to break.
     unsafe {
         match (size, host as usize & (size as usize - 1)) {
-            (1, _) => AtomicU8::from_ptr(host).load(Ordering::Relaxed).into(),
-            (2, 0) => u16::from_le(AtomicU16::from_ptr(host.cast()).load(Ordering::Relaxed)).into(),
-            (4, 0) => u32::from_le(AtomicU32::from_ptr(host.cast()).load(Ordering::Relaxed)).into(),
-            (8, 0) => u64::from_le(AtomicU64::from_ptr(host.cast()).load(Ordering::Relaxed)),
+            (1, _) => AtomicU8::from_ptr(host).load(ORDER.0).into(),
+            (2, 0) => u16::from_le(AtomicU16::from_ptr(host.cast()).load(ORDER.0)).into(),
+            (4, 0) => u32::from_le(AtomicU32::from_ptr(host.cast()).load(ORDER.0)).into(),
+            (8, 0) => u64::from_le(AtomicU64::from_ptr(host.cast()).load(ORDER.0)),
             (2, _) => u16::from_le(host.cast::<u16>().read_unaligned()).into(),
             (4, _) => u32::from_le(host.cast::<u32>().read_unaligned()).into(),
             _ => u64::from_le(host.cast::<u64>().read_unaligned()),
@@ -159,10 +176,10 @@ pub unsafe fn store(host: *mut u8, size: u8, value: u64) {
     // SAFETY: as for `load`.
     unsafe {
         match (size, host as usize & (size as usize - 1)) {
-            (1, _) => AtomicU8::from_ptr(host).store(value as u8, Ordering::Relaxed),
-            (2, 0) => AtomicU16::from_ptr(host.cast()).store((value as u16).to_le(), Ordering::Relaxed),
-            (4, 0) => AtomicU32::from_ptr(host.cast()).store((value as u32).to_le(), Ordering::Relaxed),
-            (8, 0) => AtomicU64::from_ptr(host.cast()).store(value.to_le(), Ordering::Relaxed),
+            (1, _) => AtomicU8::from_ptr(host).store(value as u8, ORDER.1),
+            (2, 0) => AtomicU16::from_ptr(host.cast()).store((value as u16).to_le(), ORDER.1),
+            (4, 0) => AtomicU32::from_ptr(host.cast()).store((value as u32).to_le(), ORDER.1),
+            (8, 0) => AtomicU64::from_ptr(host.cast()).store(value.to_le(), ORDER.1),
             (2, _) => host.cast::<u16>().write_unaligned((value as u16).to_le()),
             (4, _) => host.cast::<u32>().write_unaligned((value as u32).to_le()),
             _ => host.cast::<u64>().write_unaligned(value.to_le()),
@@ -170,27 +187,68 @@ pub unsafe fn store(host: *mut u8, size: u8, value: u64) {
     }
 }
 
-/// See [`GuestRam::compare_exchange`].
+/// Atomically replaces `size` bytes (1, 2, 4, 8) if they are `old`; what was found when they were not. `None` when no host
+/// operation reaches all of them: they lie in two aligned words.
 ///
 /// # Safety
-/// As for [`load`], and `host` is aligned to `size`.
-unsafe fn compare_exchange(host: *mut u8, size: u8, old: u64, new: u64) -> Option<Result<u64, u64>> {
-    use Ordering::SeqCst;
-    // SAFETY: the caller vouches for range and alignment.
-    let found = unsafe {
-        match size {
-            4 => AtomicU32::from_ptr(host.cast())
-                .compare_exchange((old as u32).to_le(), (new as u32).to_le(), SeqCst, SeqCst)
-                .map(|v| u32::from_le(v).into())
-                .map_err(|v| u32::from_le(v).into()),
-            8 => AtomicU64::from_ptr(host.cast())
-                .compare_exchange(old.to_le(), new.to_le(), SeqCst, SeqCst)
-                .map(u64::from_le)
-                .map_err(u64::from_le),
+/// As for [`load`], and `host` is as aligned as the guest physical address is up to 8 bytes: regions are page-aligned on both sides.
+pub unsafe fn compare_exchange(host: *mut u8, size: u8, old: u64, new: u64) -> Option<Result<u64, u64>> {
+    // SAFETY: the caller vouches for the range; each atomic is formed at an aligned address inside the page.
+    unsafe {
+        let inside = host as usize & 7;
+        Some(match (size, host as usize & (size as usize).wrapping_sub(1)) {
+            (1, _) => exchange!(AtomicU8, u8, host, old, new),
+            (2, 0) => exchange!(AtomicU16, u16, host, old, new),
+            (4, 0) => exchange!(AtomicU32, u32, host, old, new),
+            (8, 0) => exchange!(AtomicU64, u64, host, old, new),
+            (2 | 4, _) if inside + usize::from(size) <= 8 => {
+                let word = host.sub(inside);
+                let (shift, mask) = (8 * inside as u32, ((1u64 << (8 * u32::from(size))) - 1) << (8 * inside as u32));
+                let mut now = u64::from_le(AtomicU64::from_ptr(word.cast()).load(Ordering::SeqCst));
+                loop {
+                    if (now & mask) >> shift != old & mask >> shift {
+                        break Err((now & mask) >> shift);
+                    }
+                    let swapped: Result<u64, u64> = exchange!(AtomicU64, u64, word, now, now & !mask | new << shift & mask);
+                    match swapped {
+                        Ok(_) => break Ok(old),
+                        Err(other) => now = other,
+                    }
+                }
+            }
             _ => return None,
+        })
+    }
+}
+
+/// The same for 16 bytes at an aligned address; `None` on hosts without such an operation.
+///
+/// # Safety
+/// As for [`load`], for 16 bytes; `host` is aligned to 16.
+pub unsafe fn compare_exchange_16(host: *mut u8, old: u128, new: u128) -> Option<Result<u128, u128>> {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("cmpxchg16b") {
+        let (low, high): (u64, u64);
+        // SAFETY: the caller vouches for range and alignment, and the host has the instruction. RBX, which the compiler keeps for
+        // itself, is put back. (`core::arch`'s intrinsic ends in a call of a library that is not there.)
+        unsafe {
+            std::arch::asm!(
+                "xchg {new}, rbx",
+                "lock cmpxchg16b [{at}]",
+                "mov rbx, {new}",
+                at = in(reg) host,
+                new = inout(reg) new as u64 => _,
+                inout("rax") old as u64 => low,
+                inout("rdx") (old >> 64) as u64 => high,
+                in("rcx") (new >> 64) as u64,
+                options(nostack),
+            );
         }
-    };
-    Some(found)
+        let found = u128::from(high) << 64 | u128::from(low);
+        return Some(if found == old { Ok(found) } else { Err(found) });
+    }
+    let _ = (host, old, new);
+    None
 }
 
 #[cfg(test)]

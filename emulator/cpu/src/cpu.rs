@@ -1,5 +1,6 @@
 //! The CPU as a whole.
 
+use crate::cluster::{Cluster, Member};
 use crate::mmu::Contexts;
 use crate::state::{SegReg, State, attention, cr0, cr4, efer, rflags};
 use crate::system::System;
@@ -9,6 +10,7 @@ use egret_isa::flags::ARITH;
 use egret_isa::insn::{Ctx, Seg};
 use egret_isa::x87::X87;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +68,8 @@ impl Default for Msrs {
 
 /// A virtual CPU with its connections to RAM and the machine.
 pub struct Cpu {
+    /// Before `state`, which it has the address of a word of: fields are dropped in this order.
+    pub(crate) member: crate::cluster::Member,
     /// What compiled code works on.
     pub state: Box<State>,
     /// The machine.
@@ -107,7 +111,6 @@ pub struct Cpu {
     /// Instructions and MSRs that Egret does not know, by name: how often the guest tried.
     pub unknown: BTreeMap<String, u64>,
     pub(crate) contexts: Contexts,
-    pub(crate) code_pages: Vec<u64>,
     pub(crate) code_writes: Vec<(Phys, u64)>,
     pub(crate) ip_mask: u64,
     /// A data breakpoint was hit by the instruction under way.
@@ -140,9 +143,17 @@ impl Cpu {
     /// A CPU in its reset state (SDM Vol. 3, "Processor State After Reset").
     #[must_use]
     pub fn new(ram: GuestRam, system: Box<dyn System>) -> Cpu {
-        let top = ram.regions().map(|(base, len)| base.0 + len).max().unwrap_or(0);
+        let alone = Cluster::new(&ram, 1);
+        Cpu::member(ram, system, &alone, 0)
+    }
+
+    /// CPU `index` of a cluster, in its reset state.
+    #[must_use]
+    pub fn member(ram: GuestRam, system: Box<dyn System>, cluster: &Arc<Cluster>, index: usize) -> Cpu {
+        let state: Box<State> = Box::default();
         let mut cpu = Cpu {
-            state: Box::default(),
+            member: Member::new(cluster, index, &state.limit),
+            state,
             system,
             ram,
             cr0: 0,
@@ -163,7 +174,6 @@ impl Cpu {
             pdpte: [0; 4],
             unknown: BTreeMap::new(),
             contexts: Contexts::default(),
-            code_pages: vec![0; usize::try_from(top.div_ceil(4096 * 64)).unwrap_or(0)],
             code_writes: Vec::new(),
             ip_mask: 0xffff_ffff,
             pending_debug: false,

@@ -114,11 +114,14 @@ impl Emit for Cpu {
     }
 
     #[inline(always)]
-    fn rmw<F>(&mut self, seg: Seg, offset: u64, w: Width, _lock: bool, f: F) -> Result<(), Fault>
+    fn rmw<F>(&mut self, seg: Seg, offset: u64, w: Width, lock: bool, mut f: F) -> Result<(), Fault>
     where
-        F: FnOnce(&mut Self, u64) -> u64,
+        F: FnMut(&mut Self, u64) -> u64,
     {
         let linear = self.linear(seg, offset, w.bytes().into(), true)?;
+        if lock {
+            return self.rmw_locked(seg, linear, w.bytes(), f);
+        }
         // The write is probed first, so that neither `f` nor a device sees half an instruction.
         let old = self.read_for_write(seg, linear, w.bytes())?;
         let new = f(self, old);

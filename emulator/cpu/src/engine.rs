@@ -18,7 +18,7 @@ pub enum Exit {
 }
 
 /// An executor of a CPU's instructions.
-pub trait Engine {
+pub trait Engine: Send {
     /// The engine's name on the command line.
     fn name(&self) -> &'static str;
 

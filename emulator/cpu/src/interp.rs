@@ -16,7 +16,7 @@ pub trait Execute: 'static {
     /// The engine's name on the command line.
     const NAME: &'static str;
     /// What is kept with a cached instruction.
-    type Code;
+    type Code: Send;
     /// Prepares an instruction for [`Execute::execute`].
     fn prepare(i: &Insn) -> Self::Code;
     /// Runs a prepared instruction, the instruction pointer being the next one's already.
@@ -92,8 +92,10 @@ pub struct Blocks<X: Execute> {
     pub retired: u64,
     /// Writes to translated code that were dealt with, for an engine above that must deal with them too. It takes them away.
     pub written: Vec<(Phys, u64)>,
-    /// How often everything was forgotten: then pages are no longer marked as code.
-    pub clears: u64,
+    /// An engine above has code of its own: it takes [`Blocks::left`] and says which pages are no longer marked as code.
+    owned: bool,
+    /// Pages left without blocks, when `owned`.
+    pub left: Vec<u64>,
 }
 
 /// Writes kept for an engine above; when there is none the list must not grow.
@@ -108,7 +110,8 @@ impl<X: Execute> Default for Blocks<X> {
             fast: vec![NOWHERE; FAST],
             retired: 0,
             written: Vec::new(),
-            clears: 0,
+            owned: false,
+            left: Vec::new(),
         }
     }
 }
@@ -122,10 +125,16 @@ pub enum Next {
 }
 
 impl<X: Execute> Blocks<X> {
+    /// For an engine with code of its own: see [`Blocks::left`].
+    #[must_use]
+    pub fn owned() -> Self {
+        Self { owned: true, ..Self::default() }
+    }
+
     /// Runs blocks until the budget is used up or the machine is needed.
     pub fn run(&mut self, cpu: &mut Cpu) -> Exit {
         loop {
-            if cpu.state.budget <= 0 {
+            if cpu.spent() {
                 return Exit::Budget;
             }
             if cpu.state.attention == 0 {
@@ -348,7 +357,7 @@ impl<X: Execute> Blocks<X> {
 
     fn drop_range(&mut self, cpu: &mut Cpu, at: u64, len: u64) {
         let Some(list) = self.by_page.get(&(at >> 12)) else {
-            cpu.unmark_code(at);
+            self.leave_page(cpu, at & !0xfff);
             return;
         };
         let hit = |b: &Block<X>| {
@@ -363,7 +372,7 @@ impl<X: Execute> Blocks<X> {
         }
         if rest.is_empty() {
             self.by_page.remove(&(at >> 12));
-            cpu.unmark_code(at);
+            self.leave_page(cpu, at & !0xfff);
         } else {
             self.by_page.insert(at >> 12, rest);
         }
@@ -371,14 +380,22 @@ impl<X: Execute> Blocks<X> {
 
     /// Forgets every block.
     pub fn clear(&mut self, cpu: &mut Cpu) {
-        self.clears = self.clears.wrapping_add(1);
-        for frame in self.by_page.keys() {
-            cpu.unmark_code(frame << 12);
+        for page in self.by_page.keys().map(|frame| frame << 12).collect::<Vec<_>>() {
+            self.leave_page(cpu, page);
         }
         self.blocks.clear();
         self.map.clear();
         self.by_page.clear();
         self.fast.fill(NOWHERE);
+    }
+
+    /// A page has no blocks any more. It may not be unmarked and marked again: another CPU could write in between.
+    fn leave_page(&mut self, cpu: &mut Cpu, page: u64) {
+        if self.owned {
+            self.left.push(page);
+        } else {
+            cpu.unmark_code(page);
+        }
     }
 
     fn decode_one(&mut self, cpu: &mut Cpu) -> Result<Insn, Fault> {

@@ -1,7 +1,9 @@
 //! The CPU: architectural state, memory management, exceptions, the CPU's own functions, and the interpreter.
 //!
-//! `unsafe` is used in one place, `memory.rs`, to reach guest RAM through addresses that the TLB keeps.
+//! `unsafe` is used in two places: `memory.rs`, to reach guest RAM through addresses that the TLB keeps, and `cluster.rs`, to
+//! get the attention of a CPU on another thread.
 
+mod cluster;
 pub mod cpu;
 mod delivery;
 mod direct;
@@ -20,6 +22,7 @@ pub mod system;
 mod task;
 pub mod tlb;
 
+pub use cluster::{Cluster, Kick};
 pub use cpu::Cpu;
 pub use egret_bus::Phys;
 pub use engine::{Engine, Exit};

@@ -9,7 +9,7 @@ use crate::fault::{Fault, vector};
 use crate::mmu::Access;
 use crate::state::attention;
 use crate::tlb::{self, Entry};
-use egret_bus::{Phys, host_load, host_store};
+use egret_bus::{Phys, host_compare_exchange, host_compare_exchange_16, host_load, host_store};
 use egret_isa::insn::{Mode, Seg};
 
 /// What compiled code is told about an access that missed the TLB's fast path: see [`Cpu::host_for`].
@@ -159,7 +159,7 @@ impl Cpu {
             self.state.tlb.fetch[at] = Entry { tag, addend: page.wrapping_sub(linear & !0xfff) };
             return;
         }
-        if self.data_breakpoints() || self.checks_alignment() || (access == Access::Write && self.has_code(page)) {
+        if self.data_breakpoints() || self.checks_alignment() || (access == Access::Write && !self.may_write_fast(page)) {
             return;
         }
         if let Some(host) = self.ram.host(Phys(page), 0x1000) {
@@ -329,9 +329,7 @@ impl Cpu {
     /// Writes physical memory: RAM (noticing translated code) or a device.
     pub fn write_phys(&mut self, phys: u64, size: u8, value: u64) {
         if self.ram.store(Phys(phys), size, value) {
-            if self.has_code(phys) {
-                self.note_code_write(phys, size.into());
-            }
+            self.note_write(phys, size.into());
         } else {
             self.system.mmio_write(Phys(phys), size, value);
             self.after_io();
@@ -344,10 +342,8 @@ impl Cpu {
         let len = data.len() as u64;
         if there && len > 0 {
             for page in (phys & !0xfff..=phys + (len - 1)).step_by(0x1000) {
-                if self.has_code(page) {
-                    let from = page.max(phys);
-                    self.note_code_write(from, (page + 0x1000).min(phys + len) - from);
-                }
+                let from = page.max(phys);
+                self.note_write(from, (page + 0x1000).min(phys + len) - from);
             }
         }
         there
@@ -397,40 +393,6 @@ impl Cpu {
             return Ok(linear.wrapping_add(entry.addend));
         }
         Ok(self.pieces(Seg::Cs, linear, 1, Access::Fetch)?.first)
-    }
-
-    /// Whether a physical page has translated code in it.
-    #[inline]
-    pub(crate) fn has_code(&self, phys: u64) -> bool {
-        let frame = phys >> 12;
-        self.code_pages.get((frame >> 6) as usize).is_some_and(|w| w >> (frame & 63) & 1 != 0)
-    }
-
-    /// Marks a physical page as holding translated code: writes to it take the slow path from now on.
-    pub fn mark_code(&mut self, phys: u64) {
-        let frame = phys >> 12;
-        if self.has_code(phys) {
-            return;
-        }
-        if let Some(w) = self.code_pages.get_mut((frame >> 6) as usize) {
-            *w |= 1 << (frame & 63);
-            if let Some(host) = self.ram.host(Phys(phys & !0xfff), 0x1000) {
-                self.state.tlb.clear_writes_to(host as u64);
-            }
-        }
-    }
-
-    /// Forgets that a physical page holds translated code.
-    pub fn unmark_code(&mut self, phys: u64) {
-        let frame = phys >> 12;
-        if let Some(w) = self.code_pages.get_mut((frame >> 6) as usize) {
-            *w &= !(1 << (frame & 63));
-        }
-    }
-
-    fn note_code_write(&mut self, phys: u64, len: u64) {
-        self.code_writes.push((Phys(phys), len));
-        self.state.attention |= attention::CODE_WRITE;
     }
 
     /// The writes that hit pages with translated code since the last call: (address, length in bytes).
@@ -511,5 +473,83 @@ impl Cpu {
         }
         self.write_linear(seg, linear, 8, v as u64)?;
         self.write_linear(seg, self.wrap_linear(linear.wrapping_add(8)), 8, (v >> 64) as u64)
+    }
+}
+
+impl Cpu {
+    /// A read-modify-write that no other CPU sees half done. `f` runs again, from the same registers and flags, when another
+    /// was faster.
+    pub(crate) fn rmw_locked(&mut self, seg: Seg, linear: u64, size: u8, mut f: impl FnMut(&mut Cpu, u64) -> u64) -> Result<(), Fault> {
+        let Some((host, phys)) = self.locked_place(seg, linear, size)? else {
+            return self.rmw_bus_locked(seg, linear, size, f);
+        };
+        loop {
+            // SAFETY: `locked_place` gave the host address of `size` bytes of guest RAM, which lives as long as the CPU.
+            let old = unsafe { host_load(host, size) };
+            let (gpr, flags) = (self.state.gpr, self.state.flags);
+            let new = f(self, old);
+            // SAFETY: as above.
+            match unsafe { host_compare_exchange(host, size, old, new) } {
+                Some(Ok(_)) => break,
+                Some(Err(_)) => (self.state.gpr, self.state.flags) = (gpr, flags),
+                None => {
+                    (self.state.gpr, self.state.flags) = (gpr, flags);
+                    return self.rmw_bus_locked(seg, linear, size, f);
+                }
+            }
+        }
+        if let Some(phys) = phys {
+            self.note_write(phys, size.into());
+        }
+        Ok(())
+    }
+
+    /// Split over words or pages, or a device: under the bus lock, which holds off the other locked accesses of this kind.
+    #[cold]
+    fn rmw_bus_locked(&mut self, seg: Seg, linear: u64, size: u8, mut f: impl FnMut(&mut Cpu, u64) -> u64) -> Result<(), Fault> {
+        self.with_bus_lock(|cpu| {
+            let old = cpu.read_for_write(seg, linear, size)?;
+            let new = f(cpu, old);
+            cpu.write_linear(seg, linear, size, new)
+        })
+    }
+
+    /// Where a locked access is in host memory, with its physical address when its page may have code in it; `None` when it is
+    /// not in one page of RAM.
+    #[inline(always)]
+    fn locked_place(&mut self, seg: Seg, linear: u64, size: u8) -> Result<Option<(*mut u8, Option<u64>)>, Fault> {
+        match self.hit(&self.state.tlb.write[tlb::index(linear)], linear, size) {
+            Some(host) => Ok(Some((host, None))),
+            None => self.locked_place_slow(seg, linear, size),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn locked_place_slow(&mut self, seg: Seg, linear: u64, size: u8) -> Result<Option<(*mut u8, Option<u64>)>, Fault> {
+        let p = self.pieces(seg, linear, size, Access::Write)?;
+        let host = self.ram.host(Phys(p.first), size.into()).filter(|_| p.len == size);
+        if host.is_some() {
+            self.watch(linear, size, true);
+        }
+        Ok(host.map(|h| (h, Some(p.first))))
+    }
+
+    /// Compares 16 aligned bytes with `old` and replaces them by `new` if they are equal, as one: what was there.
+    pub(crate) fn compare_exchange_16(&mut self, seg: Seg, linear: u64, old: u128, new: u128) -> Result<u128, Fault> {
+        if let Some((host, phys)) = self.locked_place(seg, linear, 16)? {
+            // SAFETY: `locked_place` gave the host address of 16 bytes of guest RAM, aligned as the linear address is.
+            if let Some(found) = unsafe { host_compare_exchange_16(host, old, new) } {
+                if let Some(phys) = phys {
+                    self.note_write(phys, 16);
+                }
+                return Ok(found.unwrap_or_else(|other| other));
+            }
+        }
+        self.with_bus_lock(|cpu| {
+            let found = cpu.read_16(seg, linear)?;
+            cpu.write_16(seg, linear, if found == old { new } else { found })?;
+            Ok(found)
+        })
     }
 }

@@ -4,6 +4,7 @@ use crate::tlb::Tlb;
 use egret_isa::flags::{self, Lazy};
 use egret_isa::insn::{Ctx, Seg};
 use egret_isa::ops::{FlagsOp, Width};
+use std::sync::atomic::AtomicI64;
 
 /// Bits of RFLAGS other than the arithmetic ones.
 pub mod rflags {
@@ -225,6 +226,8 @@ pub struct State {
     pub flags: LazyFlags,
     /// Instructions left before the run loop must be entered; negative asks for it.
     pub budget: i64,
+    /// Engines come back when the budget is not above this: 0, and more when another thread wants attention.
+    pub limit: AtomicI64,
     /// [`attention`] bits; not zero stops at the next block boundary.
     pub attention: u32,
     /// What decoding and translation depend on.
@@ -260,6 +263,7 @@ impl Default for State {
             rip: 0,
             flags: LazyFlags::word(0),
             budget: 0,
+            limit: AtomicI64::new(0),
             attention: 0,
             ctx: Ctx(0),
             tlb_key: 1,

@@ -3,7 +3,7 @@
 use egret_bus::Phys;
 
 /// The machine as the CPU sees it.
-pub trait System {
+pub trait System: Send {
     /// IN.
     fn port_read(&mut self, port: u16, size: u8) -> u32;
     /// OUT.

@@ -100,6 +100,7 @@ const KEYS: &[(&str, Set)] = &[
     ("initrd", |o, v| v.text().map(|t| o.initrd = Some(t.into()))),
     ("append", |o, v| v.text().map(|t| o.append = Some(t))),
     ("memory", |o, v| v.parsed(units::parse_size).map(|m| o.memory = Some(m))),
+    ("cpus", |o, v| v.number().and_then(|n| units::parse_cpus(&n)).map(|n| o.cpus = Some(n))),
     ("engine", |o, v| v.parsed(str::parse).map(|e| o.engine = Some(e))),
     ("cpu", |o, v| v.parsed(str::parse).map(|c| o.cpu = Some(c))),
     ("unpack", |o, v| v.parsed(str::parse).map(|u| o.unpack = Some(u))),
@@ -219,6 +220,7 @@ mod tests {
             timeout = 2.5
             stats = "json"
             clock = "instructions"
+            cpus = 4
             log = "egret.log"
             no-reboot = true
             [[machine]]
@@ -241,6 +243,7 @@ mod tests {
             timeout: Some(Duration::from_millis(2500)),
             stats: Some(Stats::Json),
             clock: Some(ClockKind::Instructions),
+            cpus: Some(4),
             log: Some(dir.join("egret.log")),
             no_reboot: true,
         };
@@ -265,6 +268,7 @@ mod tests {
             ("[[machine]]\nname = \"a\"\nmemory = 512\n", "fleet.toml:3: memory: expected a text in quotes, found a number without a unit"),
             ("[[machine]]\nname = \"a\"\nmemory = \"512\"\n", "fleet.toml:3: memory: '512' has no unit"),
             ("[[machine]]\nname = \"a\"\nengine = \"fast\"\n", "fleet.toml:3: engine: 'fast' is not one of interp, jit, lockstep"),
+            ("[[machine]]\nname = \"a\"\ncpus = 0\n", "fleet.toml:3: cpus: '0' is not a number of CPUs from 1 to 254"),
             ("[[machine]]\nname = \"a\"\ntimeout = -1\n", "fleet.toml:3: timeout: '-1' is not a time"),
             ("[[machine]]\nname = \"a\"\nno-reboot = 1\n", "fleet.toml:3: no-reboot: expected true or false"),
             ("[[machine]]\nname = \"a\"\nserial = \"tcp\"\n", "fleet.toml:3: serial: 'tcp' is not a serial port"),

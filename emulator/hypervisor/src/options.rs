@@ -136,6 +136,8 @@ pub struct MachineOptions {
     pub append: Option<String>,
     /// RAM in bytes.
     pub memory: Option<u64>,
+    /// CPUs, from 1 to [`MachineOptions::MOST_CPUS`].
+    pub cpus: Option<u8>,
     /// What executes the guest.
     pub engine: Option<EngineKind>,
     /// The CPU model.
@@ -159,6 +161,8 @@ pub struct MachineOptions {
 impl MachineOptions {
     /// RAM of a machine that does not say how much it wants.
     pub const DEFAULT_MEMORY: u64 = 512 << 20;
+    /// Most CPUs of a machine.
+    pub const MOST_CPUS: u8 = 254;
 
     /// These options as arguments of `egret run`.
     #[must_use]
@@ -177,6 +181,7 @@ impl MachineOptions {
         put("initrd", path(&self.initrd));
         put("append", self.append.as_ref().map(OsString::from));
         put("memory", self.memory.map(|m| units::format_size(m).into()));
+        put("cpus", self.cpus.map(|n| n.to_string().into()));
         put("engine", self.engine.map(|e| e.word().into()));
         put("cpu", self.cpu.map(|c| c.to_string().into()));
         put("unpack", self.unpack.map(|u| u.word().into()));

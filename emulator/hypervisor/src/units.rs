@@ -68,6 +68,13 @@ pub fn parse_seconds(text: &str) -> Result<Duration, UnitError> {
     if seconds > 0.0 && seconds < 3.2e9 { Duration::try_from_secs_f64(seconds).map_err(|_| bad()) } else { Err(bad()) }
 }
 
+/// A number of CPUs.
+pub fn parse_cpus(text: &str) -> Result<u8, String> {
+    let most = crate::options::MachineOptions::MOST_CPUS;
+    let n = text.parse().ok().filter(|n| (1..=most).contains(n));
+    n.ok_or_else(|| format!("'{text}' is not a number of CPUs from 1 to {most}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

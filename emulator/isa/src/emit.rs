@@ -73,11 +73,11 @@ pub trait Emit: Sized {
     fn load(&mut self, seg: Seg, offset: Self::V, w: Width) -> Result<Self::V, Self::Fault>;
     /// Writes memory at `seg:offset`.
     fn store(&mut self, seg: Seg, offset: Self::V, w: Width, v: Self::V) -> Result<(), Self::Fault>;
-    /// Reads, modifies and writes memory; faults as a write before `f` runs. Atomic when `lock`. `f` must neither
-    /// fault nor touch memory.
+    /// Reads, modifies and writes memory; faults as a write before `f` runs. Atomic when `lock`: then `f` may run
+    /// several times, each time from the registers and flags as they were. `f` must neither fault nor touch memory.
     fn rmw<F>(&mut self, seg: Seg, offset: Self::V, w: Width, lock: bool, f: F) -> Result<(), Self::Fault>
     where
-        F: FnOnce(&mut Self, Self::V) -> Self::V;
+        F: FnMut(&mut Self, Self::V) -> Self::V;
     /// Reads 4, 8 or 16 bytes as a vector, zero-extended; `aligned` demands alignment to the size (#GP).
     fn load_x(&mut self, seg: Seg, offset: Self::V, bytes: u8, aligned: bool) -> Result<Self::X, Self::Fault>;
     /// Writes the low 4, 8 or 16 bytes of a vector.

@@ -6,11 +6,16 @@ pub mod boot;
 pub mod clock;
 pub mod control;
 pub mod lockstep;
+pub mod mp_table;
 pub mod pc;
 pub mod run;
+mod system;
+mod threads;
+pub mod vcpu;
 
 pub use clock::{Clock, ClockSource};
 pub use control::Control;
 pub use egret_isa::model;
 pub use lockstep::Lockstep;
 pub use run::{Config, Image, Machine, MachineError, RunStats, Stop};
+pub use vcpu::Vcpu;

@@ -1,9 +1,12 @@
 //! The parts list of the PC: which chips there are, at which ports and addresses, on which interrupt lines.
 
-use crate::boot::layout::{self, IO_APIC, LOCAL_APIC, irq, pm, port};
+use crate::boot::layout::{self, IO_APIC, irq, pm, port};
 use crate::clock::{Clock, ClockSource, TSC_HZ};
-use egret_bus::{Bus, DeviceId, Event, Events, LineChange, Lines, MapError, Phys, Shared, Ticks, shared};
-use egret_cpu::System;
+use crate::control::Control;
+pub use crate::system::BoardSystem;
+use crate::system::Common;
+use egret_bus::{Access, Bus, Device, DeviceId, Event, Events, LineChange, Lines, MapError, Phys, Shared, Ticks, shared};
+use egret_cpu::Kick;
 use egret_devices::acpi_pm::{self, AcpiPm};
 use egret_devices::debug_console::DebugConsole;
 use egret_devices::debug_exit::DebugExit;
@@ -15,7 +18,9 @@ use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
 use egret_devices::test_device::{self, TestDevice};
 use egret_devices::uart16550::{Sink, Uart16550};
-use egret_devices::{I8042, IoApic, Lint, LocalApic, Pic, Pit, Rtc, route};
+use egret_devices::{I8042, IoApic, Lint, LocalApic, Message, Pic, Pit, Rtc, route_each};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// What a PC is built from.
 pub struct Parts {
@@ -34,16 +39,13 @@ pub struct Board {
     bus: Bus,
     lines: Lines,
     events: Events,
-    clock: Clock,
-    pic: Shared<Pic>,
-    lapic: Shared<LocalApic>,
+    common: Arc<Common>,
     ioapic: Shared<IoApic>,
     uart: Shared<Uart16550>,
     keyboard: Shared<I8042>,
     fpu_error: Shared<FpuError>,
     fw_cfg: Shared<FwCfg>,
     debug_console: Shared<DebugConsole>,
-    apics: Vec<Shared<LocalApic>>,
     stop: Option<Event>,
 }
 
@@ -72,13 +74,19 @@ where
 }
 
 impl Board {
-    /// Builds the PC.
+    /// Builds a PC with one CPU.
     pub fn new(parts: Parts) -> Result<Board, MapError> {
+        Board::with_cpus(parts, 1, Vec::new())
+    }
+
+    /// Builds a PC with `cpus` CPUs (1 to [`layout::MAX_CPUS`]), which `kicks` wake.
+    pub fn with_cpus(parts: Parts, cpus: u8, kicks: Vec<Kick>) -> Result<Board, MapError> {
+        let cpus = cpus.clamp(1, layout::MAX_CPUS);
         let (lines, events) = (Lines::default(), Events::default());
         let mut bus = Bus::default();
         let pic = shared(Pic::default());
-        let lapic = shared(LocalApic::new(0, true, TSC_HZ));
-        let ioapic = shared(IoApic::new(1, 0));
+        let apics = (0..cpus).map(|n| shared(LocalApic::new(n.into(), n == 0, TSC_HZ))).collect();
+        let ioapic = shared(IoApic::new(cpus, 0));
         let uart = shared(Uart16550::new(lines.line(irq::COM1), parts.serial));
         let keyboard = shared(I8042::new(lines.line(irq::KEYBOARD), lines.line(irq::MOUSE), events.clone()));
         let mut rtc = Rtc::new(parts.start_time, lines.line(irq::RTC));
@@ -94,7 +102,6 @@ impl Board {
         let pit = shared(Pit::new(lines.line(irq::TIMER)));
         add(&mut bus, &pit, |p| p.ports("PIT", port::PIT, 4, 0)?.ports("system control port B", port::SYSTEM_CONTROL_B, 1, 1))?;
         add(&mut bus, &shared(rtc), |p| p.ports("RTC", port::RTC, 2, 0))?;
-        add(&mut bus, &lapic, |p| p.mmio("local APIC", LOCAL_APIC, 0x1000, 0))?;
         add(&mut bus, &ioapic, |p| p.mmio("I/O APIC", IO_APIC, 0x1000, 0))?;
         add(&mut bus, &uart, |p| p.ports("COM1", port::COM1, 8, 0))?;
         add(&mut bus, &keyboard, |p| {
@@ -114,24 +121,10 @@ impl Board {
         add(&mut bus, &fpu_error, |p| p.ports("FPU error", port::FPU_ERROR, 2, 0))?;
         let (fw_cfg, debug_console) = add_for_tests(&mut bus, &lines, parts.memory)?;
         add_small(&mut bus, &events)?;
-        let apics = vec![lapic.clone()];
-        let mut board = Board {
-            bus,
-            lines,
-            events,
-            clock: Clock::new(parts.clock),
-            pic,
-            lapic,
-            ioapic,
-            uart,
-            keyboard,
-            fpu_error,
-            fw_cfg,
-            debug_console,
-            apics,
-            stop: None,
-        };
+        let common = Common::new(Clock::new(parts.clock), apics, pic, kicks);
+        let mut board = Board { bus, lines, events, common, ioapic, uart, keyboard, fpu_error, fw_cfg, debug_console, stop: None };
         board.virtual_wire();
+        board.refresh();
         Ok(board)
     }
 }
@@ -170,8 +163,20 @@ fn add_small(bus: &mut Bus, events: &Events) -> Result<(), MapError> {
 
 impl Board {
     /// The clock.
-    pub fn clock(&mut self) -> &mut Clock {
-        &mut self.clock
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.common.clock
+    }
+
+    /// The outside's handle on the machine.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.common.control
+    }
+
+    /// What the CPUs reach without the board's lock.
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.common
     }
 
     /// The maps, with the counts of accesses that nothing claimed.
@@ -182,15 +187,45 @@ impl Board {
 
     /// Advances the chips to now and routes what they did.
     pub fn tick(&mut self) {
-        let now = self.clock.now();
+        let now = self.common.clock.now();
+        self.common.tick(now);
         self.bus.tick(now);
-        self.route();
+        self.common.set_bus_deadline(self.bus.deadline());
+        self.route(None);
     }
 
     /// When a chip next wants to be advanced.
     #[must_use]
     pub fn deadline(&self) -> Option<Ticks> {
-        self.bus.deadline()
+        self.common.deadline()
+    }
+
+    pub(crate) fn port_read(&mut self, port: u16, size: u8, by: usize) -> u32 {
+        let v = self.bus.port_read(port, size, self.common.clock.now());
+        self.after_access(by);
+        v
+    }
+
+    pub(crate) fn port_write(&mut self, port: u16, size: u8, value: u32, by: usize) {
+        self.bus.port_write(port, size, value, self.common.clock.now());
+        self.after_access(by);
+    }
+
+    pub(crate) fn mmio_read(&mut self, addr: Phys, size: u8, by: usize) -> u64 {
+        let v = self.bus.mmio_read(addr, size, self.common.clock.now());
+        self.after_access(by);
+        v
+    }
+
+    pub(crate) fn mmio_write(&mut self, addr: Phys, size: u8, value: u64, by: usize) {
+        self.bus.mmio_write(addr, size, value, self.common.clock.now());
+        self.after_access(by);
+    }
+
+    fn after_access(&mut self, by: usize) {
+        self.common.set_bus_deadline(self.bus.deadline());
+        self.route(Some(by));
+        self.note_event();
     }
 
     /// Offers console input to the serial port; how many bytes it took. It takes none before the guest has asserted RTS: what
@@ -200,7 +235,7 @@ impl Board {
             let mut uart = self.uart.lock();
             if uart.request_to_send() { uart.push_input(bytes) } else { 0 }
         };
-        self.route();
+        self.route(None);
         taken
     }
 
@@ -222,83 +257,101 @@ impl Board {
 
     /// Routes what was caused from outside the guest.
     pub fn route_now(&mut self) {
+        self.refresh();
+        self.route(None);
+    }
+
+    fn refresh(&mut self) {
         self.bus.refresh_deadlines();
-        self.route();
+        self.common.set_bus_deadline(self.bus.deadline());
+        self.common.refresh();
     }
 
     /// The event that a chip raised and nobody has taken yet.
     pub fn take_event(&mut self) -> Option<Event> {
-        self.stop.take().or_else(|| self.events.take())
+        let event = self.stop.take().or_else(|| self.events.take());
+        self.common.stopping.store(self.stop.is_some(), SeqCst);
+        event
     }
 
     /// Resets every chip. The local APIC is left as firmware leaves it.
     pub fn reset(&mut self) {
         self.bus.reset();
+        for apic in &self.common.apics {
+            apic.lock().reset();
+        }
         self.virtual_wire();
         while self.lines.take().is_some() {}
-        self.route();
-        self.bus.refresh_deadlines();
+        self.route(None);
+        self.refresh();
     }
 
     /// Puts the boot processor's local APIC into virtual wire mode: see [`layout::VIRTUAL_WIRE`].
     fn virtual_wire(&mut self) {
-        let now = self.clock.now();
+        let now = self.common.clock.now();
+        let mut apic = self.common.apics[0].lock();
         for (offset, value) in layout::VIRTUAL_WIRE {
-            self.bus.mmio_write(Phys(LOCAL_APIC + offset), 4, value.into(), now);
+            apic.write(Access { region: 0, offset, size: 4, now }, value.into());
         }
     }
 
-    /// Whether INTR is asserted at the processor.
-    pub fn interrupt_pending(&mut self) -> bool {
-        let lapic = self.lapic.lock();
-        lapic.intr().is_some() || lapic.extint() || (lapic.accepts_extint() && self.pic.lock().intr())
+    /// The interrupt acknowledge cycle of the 8259A.
+    pub(crate) fn acknowledge_pic(&mut self, by: usize) -> u8 {
+        let vector = self.common.pic.lock().acknowledge();
+        self.route(Some(by));
+        vector
     }
 
-    /// The interrupt acknowledge cycle.
-    pub fn acknowledge(&mut self) -> Option<u8> {
-        let mut lapic = self.lapic.lock();
-        let vector = lapic.acknowledge();
-        if vector.is_some() {
-            return vector;
+    /// Routes what the local APIC of a CPU has sent.
+    pub(crate) fn collect(&mut self, by: usize) {
+        let (eois, ipis) = {
+            let mut apic = self.common.apics[by].lock();
+            (apic.take_eois(), apic.take_ipis())
+        };
+        for vector in eois {
+            self.ioapic.lock().eoi(vector);
         }
-        if lapic.extint() || lapic.accepts_extint() {
-            lapic.acknowledge_extint();
-            drop(lapic);
-            let vector = self.pic.lock().acknowledge();
-            self.route();
-            return Some(vector);
+        for ipi in &ipis {
+            self.send(ipi, Some(by), Some(by));
         }
-        None
+        self.route(Some(by));
     }
 
-    /// Carries line changes to the interrupt controllers, and messages between them, until nothing moves.
-    fn route(&mut self) {
+    /// Gives a message to whom it is for; they wake up. `by` looks for interrupts by itself.
+    fn send(&self, message: &Message, source: Option<usize>, by: Option<usize>) {
+        let common = &self.common;
+        route_each(message, source, &common.apics, |n| {
+            if by != Some(n) {
+                common.wake(n);
+            }
+        });
+    }
+
+    /// Carries line changes to the interrupt controllers, and messages to the local APICs, until nothing moves.
+    fn route(&mut self, by: Option<usize>) {
         // A bound against two controllers that answer each other for ever.
         for _ in 0..1000 {
             while let Some(LineChange { line, level }) = self.lines.take() {
                 if line < irq::PCI_GSI {
-                    self.pic.lock().set_line(line, level);
+                    self.common.pic.lock().set_line(line, level);
                 }
                 let pin = if line == irq::TIMER { irq::TIMER_GSI } else { line };
                 self.ioapic.lock().set_line(pin, level);
             }
-            let intr = self.pic.lock().intr();
-            self.lapic.lock().set_lint(Lint::Lint0, intr);
+            let intr = self.common.pic.lock().intr();
+            let passed = {
+                let mut first = self.common.apics[0].lock();
+                first.set_lint(Lint::Lint0, intr);
+                intr && (first.accepts_extint() || first.rouses())
+            };
+            if passed && by != Some(0) {
+                self.common.wake(0);
+            }
             let messages = self.ioapic.lock().take_messages();
             for message in &messages {
-                route(message, None, &self.apics);
+                self.send(message, None, by);
             }
-            let (eois, ipis) = {
-                let mut lapic = self.lapic.lock();
-                (lapic.take_eois(), lapic.take_ipis())
-            };
-            for vector in &eois {
-                self.ioapic.lock().eoi(*vector);
-            }
-            for ipi in &ipis {
-                route(ipi, Some(0), &self.apics);
-            }
-            if messages.is_empty() && eois.is_empty() && ipis.is_empty() && !self.lines.pending() {
+            if messages.is_empty() && !self.lines.pending() {
                 break;
             }
         }
@@ -307,118 +360,18 @@ impl Board {
     fn note_event(&mut self) {
         if self.stop.is_none() {
             self.stop = self.events.take();
-        }
-    }
-}
-
-/// Base address and mode of the local APIC.
-const IA32_APIC_BASE: u32 = 0x1b;
-/// The local APIC timer's deadline.
-const IA32_TSC_DEADLINE: u32 = 0x6e0;
-
-/// The board as the CPU sees it.
-pub struct BoardSystem(pub Shared<Board>);
-
-impl System for BoardSystem {
-    fn port_read(&mut self, port: u16, size: u8) -> u32 {
-        let mut b = self.0.lock();
-        let now = b.clock.now();
-        let v = b.bus.port_read(port, size, now);
-        b.route();
-        v
-    }
-
-    fn port_write(&mut self, port: u16, size: u8, value: u32) {
-        let mut b = self.0.lock();
-        let now = b.clock.now();
-        b.bus.port_write(port, size, value, now);
-        b.route();
-        b.note_event();
-    }
-
-    fn mmio_read(&mut self, addr: Phys, size: u8) -> u64 {
-        let mut b = self.0.lock();
-        let now = b.clock.now();
-        let v = b.bus.mmio_read(addr, size, now);
-        b.route();
-        v
-    }
-
-    fn mmio_write(&mut self, addr: Phys, size: u8, value: u64) {
-        let mut b = self.0.lock();
-        let now = b.clock.now();
-        b.bus.mmio_write(addr, size, value, now);
-        b.route();
-        b.note_event();
-    }
-
-    fn interrupt_pending(&mut self) -> bool {
-        self.0.lock().interrupt_pending()
-    }
-
-    fn acknowledge(&mut self) -> Option<u8> {
-        self.0.lock().acknowledge()
-    }
-
-    fn take_nmi(&mut self) -> bool {
-        self.0.lock().lapic.lock().take_nmi()
-    }
-
-    fn tsc(&mut self) -> u64 {
-        // One count a nanosecond: see `TSC_HZ`.
-        self.0.lock().clock.now().0
-    }
-
-    fn apic_read(&mut self, msr: u32) -> Option<u64> {
-        let (lapic, now) = {
-            let mut b = self.0.lock();
-            (b.lapic.clone(), b.clock.now())
-        };
-        let mut lapic = lapic.lock();
-        match msr {
-            IA32_APIC_BASE => Some(lapic.base()),
-            IA32_TSC_DEADLINE => Some(lapic.tsc_deadline()),
-            _ => lapic.read_msr(msr, now).ok(),
+            self.common.stopping.store(self.stop.is_some(), SeqCst);
         }
     }
 
-    fn apic_write(&mut self, msr: u32, value: u64) -> bool {
-        let mut b = self.0.lock();
-        let now = b.clock.now();
-        let done = {
-            let mut lapic = b.lapic.lock();
-            match msr {
-                IA32_APIC_BASE => lapic.set_base(value).is_ok(),
-                IA32_TSC_DEADLINE => {
-                    lapic.set_tsc_deadline(value);
-                    true
-                }
-                _ => lapic.write_msr(msr, value, now).is_ok(),
-            }
-        };
-        b.route_now();
-        done
+    /// Drives FERR#.
+    pub(crate) fn set_ferr(&mut self, level: bool, by: usize) {
+        self.fpu_error.lock().set_ferr(level);
+        self.route(Some(by));
     }
 
-    fn task_priority(&mut self) -> u8 {
-        self.0.lock().lapic.lock().tpr() >> 4
-    }
-
-    fn set_task_priority(&mut self, value: u8) {
-        self.0.lock().lapic.lock().set_tpr(value << 4);
-    }
-
-    fn set_ferr(&mut self, level: bool) {
-        let mut b = self.0.lock();
-        b.fpu_error.lock().set_ferr(level);
-        b.route();
-    }
-
-    fn ignne(&mut self) -> bool {
-        self.0.lock().fpu_error.lock().ignne()
-    }
-
-    fn wants_attention(&mut self) -> bool {
-        self.0.lock().stop.is_some()
+    /// Whether IGNNE# is asserted.
+    pub(crate) fn ignne(&self) -> bool {
+        self.fpu_error.lock().ignne()
     }
 }

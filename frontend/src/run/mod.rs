@@ -49,9 +49,22 @@ pub fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
+/// The engines of a machine's CPUs, the first one's first.
+fn engines(options: &MachineOptions, words: &mut Words) -> Result<(Box<dyn Engine>, Vec<Box<dyn Engine>>), Refused> {
+    let cpus = options.cpus.unwrap_or(1);
+    if cpus > 1 && options.engine == Some(EngineKind::Lockstep) {
+        return Err(Refused::input("--engine lockstep runs one CPU: leave --cpus out, or give it 1"));
+    }
+    // What is compiled when must not depend on the host's speed if every run is to be the same.
+    let foreground = options.clock == Some(ClockKind::Instructions);
+    let first = engine(options.engine, foreground, words)?;
+    let others = (1..cpus).map(|_| engine(options.engine, foreground, words)).collect::<Result<_, _>>()?;
+    Ok((first, others))
+}
+
 /// The engine of a name; without one the JIT, or the interpreter where there is no compiler for the host.
-fn engine(kind: Option<EngineKind>, words: &mut Words) -> Result<Box<dyn Engine>, Refused> {
-    let jit = || JitEngine::new().map(Box::new);
+fn engine(kind: Option<EngineKind>, foreground: bool, words: &mut Words) -> Result<Box<dyn Engine>, Refused> {
+    let jit = || JitEngine::with(egret_jit::Options { foreground, ..egret_jit::Options::default() }).map(Box::new);
     Ok(match kind {
         Some(EngineKind::Interp) => Box::new(Interp::default()),
         Some(EngineKind::Jit) => jit().map_err(Refused::input)?,
@@ -133,13 +146,13 @@ fn build(options: &MachineOptions, image: Image, output: &Output, words: &mut Wo
         }
     };
     let parts = Parts { serial: output.sink(), start_time, clock, memory };
-    let engine = engine(options.engine, words)?;
+    let (engine, others) = engines(options, words)?;
     let config = Config { memory, parts, image, engine, cpu: options.cpu.unwrap_or_default() };
     let mut bar = None;
     let mut progress = |p: egret_machine::boot::Progress| {
         bar.get_or_insert_with(|| Progress::bytes(&format!("unpacking {kernel_name}"))).set(p.done, p.total);
     };
     let watched = std::io::stderr().is_terminal();
-    let (machine, _) = Machine::new(config, if watched { Some(&mut progress) } else { None })?;
+    let (machine, _) = Machine::with_cpus(config, others, if watched { Some(&mut progress) } else { None })?;
     Ok(machine)
 }

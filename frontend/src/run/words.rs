@@ -42,7 +42,7 @@ impl Words {
             return if self.0.is_some() { self.say(&json) } else { terminal::line(&json) };
         }
         let all = stats.is_some() || self.0.is_some();
-        let unknown = &machine.cpu.unknown;
+        let unknown = &machine.cpu().unknown;
         for (name, n) in unknown.iter().take(if all { usize::MAX } else { SHOWN }) {
             self.say(&format!("not implemented: {name} ({})", times(*n)));
         }
@@ -100,12 +100,12 @@ fn json(machine: &Machine, code: ExitCode, seconds: f64) -> serde_json::Value {
     serde_json::json!({
         "end": code.short(), "exit_code": code as u8, "seconds": seconds, "busy_seconds": s.busy as f64 / 1e9,
         "idle_seconds": s.idle as f64 / 1e9, "instructions": s.instructions, "slices": s.slices, "engine": machine.engine().name(),
-        "counters": engine, "unknown": machine.cpu.unknown, "unclaimed": unclaimed,
+        "counters": engine, "unknown": machine.cpu().unknown, "unclaimed": unclaimed,
     })
 }
 
 /// Where the CPU is.
 pub fn place(machine: &Machine) -> String {
-    let s = &machine.cpu.state;
-    format!("cs {:04x} rip {:#x} rsp {:#x} cr0 {:#x} cr3 {:#x}", s.seg[1].selector, s.rip, s.gpr[4], machine.cpu.cr0, machine.cpu.cr3)
+    let s = &machine.cpu().state;
+    format!("cs {:04x} rip {:#x} rsp {:#x} cr0 {:#x} cr3 {:#x}", s.seg[1].selector, s.rip, s.gpr[4], machine.cpu().cr0, machine.cpu().cr3)
 }

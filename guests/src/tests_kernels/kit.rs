@@ -25,7 +25,7 @@ pub(crate) const RING_0_STACK_TOP: i32 = 0x16_4000;
 /// A stack of its own for a recorder that must not touch the interrupted one (IST1).
 pub(crate) const IST_STACK_TOP: i32 = 0x16_8000;
 
-const PML4: i32 = 0x17_0000;
+pub(crate) const PML4: i32 = 0x17_0000;
 const PDPT: i32 = 0x17_1000;
 const PD: i32 = 0x17_2000;
 /// Page directory of the GiB at `WINDOW`, and the page tables of its first two entries.

@@ -31,6 +31,7 @@ mod page_faults;
 mod page_restart;
 mod repeat_strings;
 mod self_modifying;
+mod smp;
 
 use crate::os::asm::AsmError;
 
@@ -68,13 +69,19 @@ pub fn all() -> Vec<TestKernel> {
     KERNELS.iter().map(build).collect()
 }
 
+/// The kernel for two CPUs or more; it waits for ever where there is only one.
+pub fn smp() -> TestKernel {
+    let image = smp::build().unwrap_or_else(|error| panic!("test kernel smp: {error}"));
+    TestKernel { name: "smp", image, expect: ALL_PASSED }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn all_assemble_and_fit() {
-        for (name, build) in KERNELS {
+        for (name, build) in KERNELS.into_iter().chain([("smp", smp::build as Builder)]) {
             let image = build().unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(image.len() < 320 * 1024, "{name}: {} bytes", image.len());
         }

@@ -82,6 +82,14 @@ impl Lower<'_, '_> {
         if n == 0 { budget } else { self.b.ins().iadd_imm_s(budget, -n) }
     }
 
+    /// Whether the budget is used up, or another thread wants attention. What it and other CPUs wrote must be seen by the next
+    /// turn of a loop: no load before this stands for one after it.
+    fn spent(&mut self, budget: Value) -> Value {
+        self.b.ins().sequence_point();
+        let limit = self.load_state(I64, offset_of!(State, limit));
+        self.b.ins().icmp(IntCC::SignedLessThanOrEqual, budget, limit)
+    }
+
     /// The code that ends the function, shared by all blocks.
     pub(super) fn ways_out(&mut self) {
         let leave = self.leave_to;
@@ -113,7 +121,7 @@ impl Lower<'_, '_> {
         let next = self.iconst(exit::NEXT);
         let link = self.iconst(exit::LINK);
         let (look, go) = (self.b.create_block(), self.b.create_block());
-        let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
+        let spent = self.spent(budget);
         let out = self.return_to;
         self.b.ins().brif(spent, out, &[next.into()], look, &[]);
         self.b.seal_block(look);
@@ -298,7 +306,7 @@ impl Lower<'_, '_> {
         if n <= self.block {
             let (out, on) = (self.b.create_block(), self.b.create_block());
             self.b.set_cold_block(out);
-            let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
+            let spent = self.spent(budget);
             self.b.ins().brif(spent, out, &[], on, &[]);
             self.b.seal_block(out);
             self.b.seal_block(on);

@@ -215,7 +215,7 @@ fn compare(engine: &Bench, reference: &Bench, exit: Exit) -> Result<(), String> 
     differs("dr", &a.dr, &b.dr, a.dr == b.dr);
     differs("x87", &a.x87, &b.x87, a.x87 == b.x87);
     differs("NMI blocked", &a.inhibit.nmi, &b.inhibit.nmi, a.inhibit.nmi == b.inhibit.nmi);
-    let (x, y) = (engine.outside.world.borrow(), reference.outside.world.borrow());
+    let (x, y) = (engine.outside.world.lock(), reference.outside.world.lock());
     differs("accesses", &x.accesses, &y.accesses, x.accesses == y.accesses);
     differs("digest of accesses", &x.digest, &y.digest, x.digest == y.digest);
     if out.is_empty() { Ok(()) } else { Err(format!("engines differ after {exit:?}{out}")) }

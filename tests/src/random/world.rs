@@ -1,13 +1,11 @@
 //! The machine around the CPU: ports and MMIO that answer by rule, or a PC's board.
 
 use crate::rng::Rng;
-use egret_bus::{Phys, Shared};
+use egret_bus::{Phys, Shared, shared};
 use egret_cpu::System;
 use egret_machine::ClockSource;
 use egret_machine::pc::{Board, BoardSystem, Parts};
-use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::rc::Rc;
 
 /// What the CPU did outside itself, and what comes from there.
 #[derive(Default)]
@@ -41,35 +39,35 @@ impl World {
 /// The CPU's way to it.
 pub struct Around {
     /// The rules and the digest.
-    pub world: Rc<RefCell<World>>,
+    pub world: Shared<World>,
     /// The board, and whether it is used.
     board: BoardSystem,
-    on: Rc<RefCell<bool>>,
+    on: Shared<bool>,
 }
 
 /// The bench's side of [`Around`].
 pub struct Outside {
     /// The rules and the digest.
-    pub world: Rc<RefCell<World>>,
+    pub world: Shared<World>,
     board: Shared<Board>,
-    on: Rc<RefCell<bool>>,
+    on: Shared<bool>,
 }
 
 /// Both ends.
 pub fn outside(memory: u64) -> (Around, Outside) {
     let parts = Parts { serial: Box::new(|_| {}), start_time: 1_704_067_200, clock: ClockSource::Instructions, memory };
     let board = egret_bus::shared(Board::new(parts).expect("the parts list is right"));
-    let world = Rc::<RefCell<World>>::default();
-    let on = Rc::new(RefCell::new(false));
-    (Around { world: world.clone(), board: BoardSystem(board.clone()), on: on.clone() }, Outside { world, board, on })
+    let world = shared(World::default());
+    let on = shared(false);
+    (Around { world: world.clone(), board: BoardSystem::new(&board, 0), on: on.clone() }, Outside { world, board, on })
 }
 
 impl Outside {
     /// Starts anew, with the board or with the rules.
     pub fn reset(&mut self, board: bool, rng: &mut Rng) {
-        *self.world.borrow_mut() =
+        *self.world.lock() =
             World { interrupt: rng.one_in(4).then(|| rng.next() as u8), nmi: rng.one_in(32), tsc: rng.next() >> 8, ..World::default() };
-        *self.on.borrow_mut() = board;
+        *self.on.lock() = board;
         if board {
             self.board.lock().reset();
         }
@@ -77,7 +75,7 @@ impl Outside {
 
     /// Lets time pass on the board: a millisecond.
     pub fn pass_time(&mut self) {
-        if *self.on.borrow() {
+        if *self.on.lock() {
             let mut board = self.board.lock();
             board.clock().retire(1_000_000);
             board.tick();
@@ -89,72 +87,72 @@ impl Outside {
 
 impl System for Around {
     fn port_read(&mut self, port: u16, size: u8) -> u32 {
-        let value = self.world.borrow_mut().answer((0, port, size)) as u32;
-        if *self.on.borrow() { self.board.port_read(port, size) } else { value }
+        let value = self.world.lock().answer((0, port, size)) as u32;
+        if *self.on.lock() { self.board.port_read(port, size) } else { value }
     }
 
     fn port_write(&mut self, port: u16, size: u8, value: u32) {
-        self.world.borrow_mut().note((1, port, size, value));
-        if *self.on.borrow() {
+        self.world.lock().note((1, port, size, value));
+        if *self.on.lock() {
             self.board.port_write(port, size, value);
         }
     }
 
     fn mmio_read(&mut self, addr: Phys, size: u8) -> u64 {
-        if *self.on.borrow() { self.board.mmio_read(addr, size) } else { Rng::new(addr.0).next() >> (64 - 8 * size.clamp(1, 8)) }
+        if *self.on.lock() { self.board.mmio_read(addr, size) } else { Rng::new(addr.0).next() >> (64 - 8 * size.clamp(1, 8)) }
     }
 
     fn mmio_write(&mut self, addr: Phys, size: u8, value: u64) {
-        self.world.borrow_mut().note((3, addr.0, size, value));
-        if *self.on.borrow() {
+        self.world.lock().note((3, addr.0, size, value));
+        if *self.on.lock() {
             self.board.mmio_write(addr, size, value);
         }
     }
 
     fn interrupt_pending(&mut self) -> bool {
-        if *self.on.borrow() { self.board.interrupt_pending() } else { self.world.borrow().interrupt.is_some() }
+        if *self.on.lock() { self.board.interrupt_pending() } else { self.world.lock().interrupt.is_some() }
     }
 
     fn acknowledge(&mut self) -> Option<u8> {
-        if *self.on.borrow() { self.board.acknowledge() } else { self.world.borrow_mut().interrupt.take() }
+        if *self.on.lock() { self.board.acknowledge() } else { self.world.lock().interrupt.take() }
     }
 
     fn take_nmi(&mut self) -> bool {
-        if *self.on.borrow() { self.board.take_nmi() } else { std::mem::take(&mut self.world.borrow_mut().nmi) }
+        if *self.on.lock() { self.board.take_nmi() } else { std::mem::take(&mut self.world.lock().nmi) }
     }
 
     fn tsc(&mut self) -> u64 {
-        let mut world = self.world.borrow_mut();
+        let mut world = self.world.lock();
         world.tsc = world.tsc.wrapping_add(17);
         world.tsc
     }
 
     fn apic_read(&mut self, msr: u32) -> Option<u64> {
-        let value = self.world.borrow_mut().answer((4, msr));
-        if *self.on.borrow() { self.board.apic_read(msr) } else { (!value.is_multiple_of(3)).then_some(value) }
+        let value = self.world.lock().answer((4, msr));
+        if *self.on.lock() { self.board.apic_read(msr) } else { (!value.is_multiple_of(3)).then_some(value) }
     }
 
     fn apic_write(&mut self, msr: u32, value: u64) -> bool {
-        let ok = !self.world.borrow_mut().answer((5, msr, value)).is_multiple_of(3);
-        if *self.on.borrow() { self.board.apic_write(msr, value) } else { ok }
+        let ok = !self.world.lock().answer((5, msr, value)).is_multiple_of(3);
+        if *self.on.lock() { self.board.apic_write(msr, value) } else { ok }
     }
 
     fn task_priority(&mut self) -> u8 {
-        if *self.on.borrow() { self.board.task_priority() } else { self.world.borrow_mut().answer(6) as u8 & 15 }
+        if *self.on.lock() { self.board.task_priority() } else { self.world.lock().answer(6) as u8 & 15 }
     }
 
     fn set_task_priority(&mut self, value: u8) {
-        self.world.borrow_mut().note((7, value));
-        if *self.on.borrow() {
+        self.world.lock().note((7, value));
+        if *self.on.lock() {
             self.board.set_task_priority(value);
         }
     }
 
     fn set_ferr(&mut self, level: bool) {
-        self.world.borrow_mut().note((8, level));
+        self.world.lock().note((8, level));
     }
 
     fn wants_attention(&mut self) -> bool {
-        *self.on.borrow() && self.board.wants_attention()
+        *self.on.lock() && self.board.wants_attention()
     }
 }

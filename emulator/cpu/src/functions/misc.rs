@@ -314,12 +314,9 @@ fn cmpxchg16b(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let pair = |cpu: &mut Cpu, high, low| u128::from(cpu.gpr_w(high, Width::Q)) << 64 | u128::from(cpu.gpr_w(low, Width::Q));
     let expected = pair(cpu, DX, AX);
     cpu.probe_write(i.mem.seg, at, 16)?;
-    let found = cpu.read_16(i.mem.seg, linear)?;
-    if found == expected {
-        let new = pair(cpu, CX, BX);
-        cpu.write_16(i.mem.seg, linear, new)?;
-    } else {
-        cpu.write_16(i.mem.seg, linear, found)?;
+    let new = pair(cpu, CX, BX);
+    let found = cpu.compare_exchange_16(i.mem.seg, linear, expected, new)?;
+    if found != expected {
         cpu.set_gpr(AX, Width::Q, found as u64);
         cpu.set_gpr(DX, Width::Q, (found >> 64) as u64);
     }

@@ -22,6 +22,8 @@ pub(super) fn table(i: &Insn) -> Option<Function> {
         M::Clac => clac,
         M::Stac => stac,
         M::Hlt => hlt,
+        M::Pause => pause,
+        M::Mfence => mfence,
         M::Rdtsc => rdtsc,
         M::Rdtscp => rdtscp,
         M::Rdpid => rdpid,
@@ -40,6 +42,18 @@ pub(super) fn table(i: &Insn) -> Option<Function> {
 /// UD0, UD1, UD2: SDM Vol. 2, "UD—Undefined Instruction".
 fn undefined(_cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
     Err(Fault::UD)
+}
+
+/// PAUSE: SDM Vol. 2, "PAUSE—Spin Loop Hint".
+fn pause(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
+    cpu.pause();
+    Ok(())
+}
+
+/// MFENCE: SDM Vol. 2, "MFENCE—Memory Fence".
+fn mfence(_cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    Ok(())
 }
 
 /// STI: SDM Vol. 2, "STI—Set Interrupt Flag". Interrupts are let in after the next instruction.

@@ -8,9 +8,8 @@ use egret_bus::{GuestRam, Phys};
 use egret_cpu::state::{SegReg, cr0, cr4, efer, rflags};
 use egret_cpu::{Cpu, Exit, Interp, System};
 use iced_x86::code_asm::CodeAssembler;
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub const GDT: u64 = 0x1000;
 pub const IDT: u64 = 0x2000;
@@ -82,7 +81,23 @@ pub struct World {
     pub priority: u8,
 }
 
-pub struct Stub(pub Rc<RefCell<World>>);
+/// The world, as CPU and test hold it.
+#[derive(Clone, Default)]
+pub struct SharedWorld(Arc<Mutex<World>>);
+
+impl SharedWorld {
+    /// To look.
+    pub fn borrow(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change.
+    pub fn borrow_mut(&self) -> MutexGuard<'_, World> {
+        self.borrow()
+    }
+}
+
+pub struct Stub(pub SharedWorld);
 
 impl System for Stub {
     fn port_read(&mut self, port: u16, size: u8) -> u32 {
@@ -132,7 +147,7 @@ impl System for Stub {
 pub struct Bench {
     pub cpu: Cpu,
     pub interp: Interp,
-    pub world: Rc<RefCell<World>>,
+    pub world: SharedWorld,
     pub start: Start,
 }
 
@@ -156,7 +171,7 @@ const LONG: u16 = 0xa000;
 
 impl Bench {
     pub fn new(start: Start) -> Bench {
-        let world = Rc::new(RefCell::new(World::default()));
+        let world = SharedWorld::default();
         let ram = GuestRam::new(&[(Phys(0), 16 << 20)]).expect("RAM");
         let cpu = Cpu::new(ram, Box::new(Stub(world.clone())));
         let mut b = Bench { cpu, interp: Interp::default(), world, start };

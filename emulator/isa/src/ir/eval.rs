@@ -125,7 +125,7 @@ impl<E: Emit> Evaluation<'_, E> {
         let mut inside = Ok(());
         e.rmw(seg, offset, w, lock, |e, old| {
             self.set(at, Value::Int(old));
-            inside = self.range(e, body);
+            inside = self.range(e, body.clone());
             self.int(v)
         })?;
         inside.map(|()| end + 1)

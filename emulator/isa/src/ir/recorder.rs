@@ -146,9 +146,9 @@ impl Emit for Recorder {
         Ok(())
     }
 
-    fn rmw<F>(&mut self, seg: Seg, offset: Val, w: Width, lock: bool, f: F) -> Done
+    fn rmw<F>(&mut self, seg: Seg, offset: Val, w: Width, lock: bool, mut f: F) -> Done
     where
-        F: FnOnce(&mut Self, Val) -> Val,
+        F: FnMut(&mut Self, Val) -> Val,
     {
         let load = self.push(Op::RmwLoad { seg, offset, w, lock });
         let v = f(self, load);

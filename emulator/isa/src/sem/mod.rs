@@ -85,7 +85,7 @@ fn data_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
         M::Clc => data::clc,
         M::Stc => data::stc,
         M::Cmc => data::cmc,
-        M::Nop | M::Pause | M::Endbr32 | M::Endbr64 | M::Lfence | M::Sfence | M::Mfence => data::nop,
+        M::Nop | M::Endbr32 | M::Endbr64 | M::Lfence | M::Sfence => data::nop,
         M::Prefetch | M::Prefetchw | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Reservednop => data::nop,
         M::Push => stack::push,
         M::Pop => stack::pop,
@@ -205,6 +205,7 @@ fn is_plain_call(i: &Insn) -> bool {
             | Sidt
             | Rdtsc
             | Cpuid
+            | Pause
             | Cmpxchg8b
             | Cmpxchg16b
     ) || is_single_string(i)

@@ -63,10 +63,10 @@ pub(super) fn write<E: Emit>(e: &mut E, i: &Insn, n: usize, v: E::V) -> Result<(
 
 /// Replaces operand 0 by `f` of itself. `f` sets flags itself; it runs when nothing can fault any more.
 #[inline(always)]
-pub(super) fn modify<E, F>(e: &mut E, i: &Insn, f: F) -> Result<(), E::Fault>
+pub(super) fn modify<E, F>(e: &mut E, i: &Insn, mut f: F) -> Result<(), E::Fault>
 where
     E: Emit,
-    F: FnOnce(&mut E, E::V) -> E::V,
+    F: FnMut(&mut E, E::V) -> E::V,
 {
     if let Operand::Mem(_) = i.ops[0] {
         let at = e.offset(i, &i.mem);

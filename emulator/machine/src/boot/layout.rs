@@ -125,6 +125,10 @@ pub const VGA_HOLE_END: u64 = 0xc_0000;
 pub const ACPI_TABLES: u64 = 0xe_0000;
 /// ACPI's root pointer, where a scan of the BIOS area finds it.
 pub const RSDP: u64 = 0xf_0000;
+/// The MultiProcessor Specification's floating pointer, behind ACPI's.
+pub const MP_POINTER: u64 = RSDP + 0x40;
+/// Its configuration table.
+pub const MP_TABLE: u64 = RSDP + 0x80;
 /// End of the BIOS area, start of extended memory.
 pub const EXTENDED_MEMORY: u64 = 0x10_0000;
 /// RAM stops here and goes on at [`HIGH_MEMORY`]; PCI's memory window starts.

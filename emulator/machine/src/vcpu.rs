@@ -1,0 +1,98 @@
+//! One CPU of a machine with its engine.
+
+use crate::run::RunStats;
+use crate::system::Common;
+use egret_cpu::state::attention;
+use egret_cpu::{Cpu, Engine, Exit};
+use std::time::Instant;
+
+/// A CPU and what executes its instructions.
+pub struct Vcpu {
+    /// The CPU.
+    pub cpu: Cpu,
+    /// What executes it.
+    pub engine: Box<dyn Engine>,
+    /// Its number, which is its local APIC's id.
+    pub(crate) n: usize,
+    pub(crate) stats: RunStats,
+    /// It waits for a start-up message.
+    pub(crate) waits: bool,
+}
+
+/// The first CPU got an INIT: there is no firmware to start it again.
+pub(crate) struct Reset;
+
+impl Vcpu {
+    pub(crate) fn new(n: usize, cpu: Cpu, engine: Box<dyn Engine>) -> Vcpu {
+        Vcpu { cpu, engine, n, stats: RunStats::default(), waits: n != 0 }
+    }
+
+    /// Counters so far.
+    #[must_use]
+    pub fn stats(&self) -> RunStats {
+        self.stats
+    }
+
+    /// Puts it where it is after power-on, or firmware: all but the first wait to be started.
+    pub(crate) fn reset(&mut self) {
+        self.cpu.reset();
+        self.engine.flush(&mut self.cpu);
+        self.waits = self.n != 0;
+    }
+
+    /// Takes INIT and start-up messages (SDM Vol. 3, "MP Initialization Protocol Algorithm for MP Systems").
+    pub(crate) fn take_messages(&mut self, common: &Common) -> Result<(), Reset> {
+        let (init, start) = {
+            let mut apic = common.apics[self.n].lock();
+            if !apic.event_pending() {
+                return Ok(());
+            }
+            // There is no system management mode, and who waits to be started takes no NMI.
+            apic.take_smi();
+            if self.waits {
+                apic.take_nmi();
+            }
+            (apic.take_init(), apic.take_startup())
+        };
+        if init {
+            if self.n == 0 {
+                return Err(Reset);
+            }
+            self.cpu.init();
+            self.waits = true;
+        }
+        if let Some(page) = start
+            && self.waits
+        {
+            self.cpu.start_up(page);
+            self.waits = false;
+        }
+        Ok(())
+    }
+
+    /// Whether it has a reason to go on when it waits.
+    pub(crate) fn roused(&self, common: &Common) -> bool {
+        let interrupt = !self.waits && self.cpu.interruptible() && common.interrupt_pending(self.n);
+        interrupt || common.apics[self.n].lock().event_pending()
+    }
+
+    /// Runs at most `budget` instructions (a block more or less).
+    pub(crate) fn slice(&mut self, budget: i64) -> (Exit, u64) {
+        let before = Instant::now();
+        self.cpu.enter();
+        self.cpu.state.budget = budget;
+        self.cpu.state.attention |= attention::INTERRUPT;
+        let exit = self.engine.run(&mut self.cpu);
+        self.cpu.leave();
+        let ran = u64::try_from(budget - self.cpu.state.budget).unwrap_or(0);
+        self.stats.instructions += ran;
+        self.stats.slices += 1;
+        self.stats.busy += nanos(before);
+        (exit, ran)
+    }
+}
+
+/// Nanoseconds since `then`.
+pub(crate) fn nanos(then: Instant) -> u64 {
+    u64::try_from(then.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
