@@ -49,8 +49,11 @@ pub fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-/// The engines of a machine's CPUs, the first one's first.
-fn engines(options: &MachineOptions, words: &mut Words) -> Result<(Box<dyn Engine>, Vec<Box<dyn Engine>>), Refused> {
+/// The engine of the first CPU, and those of the others.
+type Engines = (Box<dyn Engine>, Vec<Box<dyn Engine>>);
+
+/// The engines of a machine's CPUs.
+fn engines(options: &MachineOptions, words: &mut Words) -> Result<Engines, Refused> {
     let cpus = options.cpus.unwrap_or(1);
     if cpus > 1 && options.engine == Some(EngineKind::Lockstep) {
         return Err(Refused::input("--engine lockstep runs one CPU: leave --cpus out, or give it 1"));
