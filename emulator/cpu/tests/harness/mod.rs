@@ -9,7 +9,7 @@ use egret_cpu::state::{SegReg, cr0, cr4, efer, rflags};
 use egret_cpu::{Cpu, Exit, Interp, System};
 use iced_x86::code_asm::CodeAssembler;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub const GDT: u64 = 0x1000;
 pub const IDT: u64 = 0x2000;
@@ -83,17 +83,17 @@ pub struct World {
 
 /// The world, as CPU and test hold it.
 #[derive(Clone, Default)]
-pub struct SharedWorld(Arc<Mutex<World>>);
+pub struct SharedWorld(Arc<RwLock<World>>);
 
 impl SharedWorld {
     /// To look.
-    pub fn borrow(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn borrow(&self) -> RwLockReadGuard<'_, World> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To change.
-    pub fn borrow_mut(&self) -> MutexGuard<'_, World> {
-        self.borrow()
+    pub fn borrow_mut(&self) -> RwLockWriteGuard<'_, World> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
