@@ -153,6 +153,8 @@ fn address_size(insn: &Instruction, mode: Mode) -> Width {
             Register::None if insn.memory_index() == Register::None => Width::from_bytes(insn.memory_displ_size() as u8)
                 .filter(|w| *w > Width::B)
                 .map(|w| if mode == Mode::M64 { Width::Q.min(w.max(Width::D)) } else { w }),
+            // A gather's index is a vector.
+            Register::None if insn.memory_index().is_vector_register() => Some(if insn.memory_displ_size() == 8 { Width::Q } else { Width::D }),
             Register::None => by_register(insn.memory_index()),
             Register::EIP => Some(Width::D),
             Register::RIP => Some(Width::Q),

@@ -6,7 +6,7 @@
 
 use crate::insn::{Insn, Mem, Seg};
 use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
-use crate::vec::{Fmt, FpOp, VecOp};
+use crate::vec::{FmaOp, Fmt, FpOp, Vec3Op, VecOp};
 
 /// Execution units that can be switched off by control registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -15,8 +15,10 @@ pub enum Unit {
     X87,
     /// MMX.
     Mmx,
-    /// SSE and later.
+    /// SSE and later, in legacy encodings.
     Sse,
+    /// Vector instructions in VEX encodings.
+    Avx,
 }
 
 /// Exceptions that semantics raise by themselves; all others come out of memory accesses and helpers.
@@ -83,6 +85,11 @@ pub trait Emit: Sized {
     /// Writes the low 4, 8 or 16 bytes of a vector.
     fn store_x(&mut self, seg: Seg, offset: Self::V, bytes: u8, aligned: bool, v: Self::X) -> Result<(), Self::Fault>;
 
+    /// Reads 32 bytes as one access: the lower half, then the upper one.
+    fn load_y(&mut self, seg: Seg, offset: Self::V, aligned: bool) -> Result<(Self::X, Self::X), Self::Fault>;
+    /// Writes 32 bytes as one access.
+    fn store_y(&mut self, seg: Seg, offset: Self::V, aligned: bool, low: Self::X, high: Self::X) -> Result<(), Self::Fault>;
+
     /// Sets the six arithmetic flags from an operation. See [`FlagsOp`] for what `a` and `b` mean.
     fn flags(&mut self, op: FlagsOp, w: Width, a: Self::V, b: Self::V, r: Self::V);
     /// The six arithmetic flags in their EFLAGS positions.
@@ -106,12 +113,20 @@ pub trait Emit: Sized {
     fn xmm(&mut self, r: u8) -> Self::X;
     /// Writes an XMM register (bits above 127 of the YMM register are kept).
     fn set_xmm(&mut self, r: u8, v: Self::X);
+    /// The upper half of a YMM register.
+    fn ymm_hi(&mut self, r: u8) -> Self::X;
+    /// Writes the upper half of a YMM register.
+    fn set_ymm_hi(&mut self, r: u8, v: Self::X);
     /// An integer as a vector, zero-extended.
     fn x_of(&mut self, v: Self::V) -> Self::X;
     /// The low `w` bits of a vector.
     fn v_of(&mut self, w: Width, x: Self::X) -> Self::V;
     /// A vector operation: [`crate::vec::eval2`].
     fn vec(&mut self, op: VecOp, a: Self::X, b: Self::X, imm: u8) -> Self::X;
+    /// A vector operation of three operands: [`crate::vec::eval3`].
+    fn vec3(&mut self, op: Vec3Op, a: Self::X, b: Self::X, c: Self::X) -> Self::X;
+    /// A fused multiply-add under MXCSR: [`crate::vec::eval_fma`]. Faults as [`Emit::fp`] does.
+    fn fma(&mut self, op: FmaOp, a: Self::X, b: Self::X, c: Self::X) -> Result<Self::X, Self::Fault>;
     /// A floating-point operation under MXCSR: [`crate::vec::eval_fp`]. #XM (or #UD) for an unmasked exception.
     fn fp(&mut self, op: FpOp, a: Self::X, b: Self::X, imm: u8) -> Result<Self::X, Self::Fault>;
     /// Compares the lowest lanes under MXCSR: ZF, PF and CF as COMISD sets them, as a flags word.

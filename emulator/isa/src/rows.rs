@@ -66,14 +66,19 @@ fn row(code: Code) -> Row {
 
 impl Row {
     /// An instruction of this encoding, decoded for `mode`: with a memory operand if `memory` and the encoding has such a form.
-    /// `None` when there is none in that mode, or the encoding is neither legacy nor an x87 one.
+    /// `None` when there is none in that mode, or the encoding is neither legacy nor VEX.
     #[must_use]
     pub fn example(&self, mode: Mode, memory: bool) -> Option<(Vec<u8>, Insn)> {
         let op = self.code.op_code();
-        if op.encoding() != EncodingKind::Legacy || !self.modes[mode as usize] {
+        if !self.modes[mode as usize] {
             return None;
         }
-        let ctx = Ctx(mode as u32 | Ctx::FLAT | Ctx::X87 | Ctx::MMX | Ctx::SSE | Ctx::FP_MASKED);
+        let ctx = Ctx(mode as u32 | Ctx::PE | Ctx::FLAT | Ctx::X87 | Ctx::MMX | Ctx::SSE | Ctx::AVX | Ctx::FP_MASKED);
+        match op.encoding() {
+            EncodingKind::Legacy => {}
+            EncodingKind::VEX => return self.vex_example(ctx, memory),
+            _ => return None,
+        }
         let sizes: [&[u8]; 4] = [&[], &[0x66], &[0x67], &[0x66, 0x67]];
         let rex: &[&[u8]] = if mode == Mode::M64 { &[&[], &[0x48]] } else { &[&[]] };
         let fwait: &[u8] = if op.fwait() { &[0x9b] } else { &[] };
@@ -82,6 +87,44 @@ impl Row {
                 for body in bodies(self.code, memory) {
                     let bytes = [fwait, size, mandatory(op.mandatory_prefix()), rex, &body, &[0; 10]].concat();
                     if let Decoded::Insn(insn) = decode::decode(&bytes, ctx, Features::ALL)
+                        && insn.code == self.code
+                        && insn.has_mem() == memory
+                    {
+                        return Some((bytes[..usize::from(insn.len)].to_vec(), insn));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The registers are 2 (in VEX.vvvv, where it names one), 3 (in an immediate), and whatever ModRM gives.
+    fn vex_example(&self, ctx: Ctx, memory: bool) -> Option<(Vec<u8>, Insn)> {
+        let op = self.code.op_code();
+        let map = match op.table() {
+            OpCodeTableKind::T0F => 1,
+            OpCodeTableKind::T0F38 => 2,
+            OpCodeTableKind::T0F3A => 3,
+            _ => return None,
+        };
+        let prefix = match op.mandatory_prefix() {
+            MandatoryPrefix::P66 => 1,
+            MandatoryPrefix::PF3 => 2,
+            MandatoryPrefix::PF2 => 3,
+            _ => 0,
+        };
+        let length = u8::from(op.l() == 1) << 2;
+        let reg = if op.is_group() { (op.group_index() as u8 & 7) << 3 } else { 0 };
+        let rm = if op.is_rm_group() { op.rm_group_index() as u8 & 7 } else { 1 };
+        // Memory without displacement, with a vector index, and (16-bit) by displacement alone.
+        let modrm: &[&[u8]] = if memory { &[&[0x00], &[0x04, 0x08], &[0x06]] } else { &[&[0xc0]] };
+        for w in [0, 0x80] {
+            for vvvv in [0x78, 0x68] {
+                for m in modrm {
+                    let first = m[0] | reg | if m[0] == 0xc0 { rm } else { 0 };
+                    let head = [0xc4, 0xe0 | map, w | vvvv | length | prefix, op.op_code() as u8, first];
+                    let bytes = [&head, &m[1..], &[0x30; 10]].concat();
+                    if let Decoded::Insn(insn) = decode::decode(&bytes, ctx, decode::DEFAULT_OPTIONS)
                         && insn.code == self.code
                         && insn.has_mem() == memory
                     {
@@ -157,6 +200,11 @@ mod tests {
             (Code::Fadd_m32fp, Mode::M64, true, "d8 00"),
             (Code::Movaps_xmm_xmmm128, Mode::M64, true, "0f 28 00"),
             (Code::Imul_rm64, Mode::M64, false, "48 f7 e9"),
+            (Code::VEX_Vaddps_ymm_ymm_ymmm256, Mode::M64, true, "c4 e1 6c 58 00"),
+            (Code::VEX_Vmovd_rm32_xmm, Mode::M32, false, "c4 e1 79 7e c1"),
+            (Code::VEX_Vpsrldq_ymm_ymm_imm8, Mode::M64, false, "c4 e1 6d 73 d9 30"),
+            (Code::VEX_Vpgatherdd_xmm_vm32x_xmm, Mode::M32, true, "c4 e2 69 90 04 08"),
+            (Code::VEX_Vblendvps_xmm_xmm_xmmm128_xmm, Mode::M64, false, "c4 e3 69 4a c1 30"),
         ] {
             let (found, _) = find(code).example(mode, memory).unwrap();
             let text: Vec<String> = found.iter().map(|b| format!("{b:02x}")).collect();

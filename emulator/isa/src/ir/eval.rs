@@ -165,8 +165,13 @@ impl<E: Emit> Evaluation<'_, E> {
                 self.set(at + 1, Value::Int(remainder));
                 return Ok(Value::Int(quotient));
             }
-            // Its value was set with the quotient.
-            Op::Remainder(_) => return Ok(self.values.get_mut(at - self.first).map_or(Value::None, |v| std::mem::replace(v, Value::None))),
+            Op::LoadY { seg, offset, aligned } => {
+                let (low, high) = e.load_y(seg, get(offset), aligned)?;
+                self.set(at + 1, Value::Vector(high));
+                return Ok(Value::Vector(low));
+            }
+            // Its value was set with the op before.
+            Op::Remainder(_) | Op::Upper(_) => return Ok(self.values.get_mut(at - self.first).map_or(Value::None, |v| std::mem::replace(v, Value::None))),
             Op::Load { seg, offset, w } => return e.load(seg, get(offset), w).map(Value::Int),
             Op::Store { seg, offset, w, v } => e.store(seg, get(offset), w, get(v))?,
             Op::Flags { op, w, a, b, r } => e.flags(op, w, get(a), get(b), get(r)),
@@ -186,6 +191,9 @@ impl<E: Emit> Evaluation<'_, E> {
         Ok(Value::Vector(match op {
             Op::Xmm(r) => e.xmm(r),
             Op::XOf(v) => e.x_of(get(v)),
+            Op::YmmHi(r) => e.ymm_hi(r),
+            Op::Vec3 { op, a, b, c } => e.vec3(op, vector(a), vector(b), vector(c)),
+            Op::Fma { op, a, b, c } => e.fma(op, vector(a), vector(b), vector(c))?,
             Op::Vec { op, a, b, imm } => e.vec(op, vector(a), vector(b), imm),
             Op::Fp { op, a, b, imm } => e.fp(op, vector(a), vector(b), imm)?,
             Op::LoadX { seg, offset, bytes, aligned } => e.load_x(seg, get(offset), bytes, aligned)?,
@@ -194,6 +202,14 @@ impl<E: Emit> Evaluation<'_, E> {
             }
             Op::SetXmm(r, v) => {
                 e.set_xmm(r, vector(v));
+                return Ok(Value::None);
+            }
+            Op::SetYmmHi(r, v) => {
+                e.set_ymm_hi(r, vector(v));
+                return Ok(Value::None);
+            }
+            Op::StoreY { seg, offset, aligned, low, high } => {
+                e.store_y(seg, get(offset), aligned, vector(low), vector(high))?;
                 return Ok(Value::None);
             }
             Op::StoreX { seg, offset, bytes, aligned, v } => {

@@ -16,7 +16,7 @@ pub use verify::{Violation, verify};
 use crate::emit::{Raise, Unit};
 use crate::insn::{Insn, Seg};
 use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
-use crate::vec::{Fmt, FpOp, VecOp};
+use crate::vec::{FmaOp, Fmt, FpOp, Vec3Op, VecOp};
 
 /// The result of op number `.0`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -88,6 +88,21 @@ pub enum Op {
         aligned: bool,
         v: Val,
     },
+    /// The lower half of 32 bytes; [`Op::Upper`] of it follows.
+    LoadY {
+        seg: Seg,
+        offset: Val,
+        aligned: bool,
+    },
+    /// The upper half of a [`Op::LoadY`].
+    Upper(Val),
+    StoreY {
+        seg: Seg,
+        offset: Val,
+        aligned: bool,
+        low: Val,
+        high: Val,
+    },
     Flags {
         op: FlagsOp,
         w: Width,
@@ -109,6 +124,8 @@ pub enum Op {
     },
     Xmm(u8),
     SetXmm(u8, Val),
+    YmmHi(u8),
+    SetYmmHi(u8, Val),
     XOf(Val),
     VOf(Width, Val),
     Vec {
@@ -116,6 +133,18 @@ pub enum Op {
         a: Val,
         b: Val,
         imm: u8,
+    },
+    Vec3 {
+        op: Vec3Op,
+        a: Val,
+        b: Val,
+        c: Val,
+    },
+    Fma {
+        op: FmaOp,
+        a: Val,
+        b: Val,
+        c: Val,
     },
     Fp {
         op: FpOp,

@@ -5,7 +5,7 @@ use crate::emit::{Emit, Raise, Unit};
 use crate::insn::{Insn, Seg};
 use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
 use crate::sem;
-use crate::vec::{Fmt, FpOp, VecOp};
+use crate::vec::{FmaOp, Fmt, FpOp, Vec3Op, VecOp};
 use std::convert::Infallible;
 
 /// Writes down the ops of instructions. Nothing faults while recording.
@@ -165,6 +165,17 @@ impl Emit for Recorder {
         Ok(())
     }
 
+    fn load_y(&mut self, seg: Seg, offset: Val, aligned: bool) -> Result<(Val, Val), Infallible> {
+        let low = self.push(Op::LoadY { seg, offset, aligned });
+        let high = self.push(Op::Upper(low));
+        Ok((low, high))
+    }
+
+    fn store_y(&mut self, seg: Seg, offset: Val, aligned: bool, low: Val, high: Val) -> Done {
+        self.push(Op::StoreY { seg, offset, aligned, low, high });
+        Ok(())
+    }
+
     fn flags(&mut self, op: FlagsOp, w: Width, a: Val, b: Val, r: Val) {
         self.push(Op::Flags { op, w, a, b, r });
     }
@@ -209,6 +220,14 @@ impl Emit for Recorder {
         self.push(Op::SetXmm(r, v));
     }
 
+    fn ymm_hi(&mut self, r: u8) -> Val {
+        self.push(Op::YmmHi(r))
+    }
+
+    fn set_ymm_hi(&mut self, r: u8, v: Val) {
+        self.push(Op::SetYmmHi(r, v));
+    }
+
     fn x_of(&mut self, v: Val) -> Val {
         self.push(Op::XOf(v))
     }
@@ -219,6 +238,14 @@ impl Emit for Recorder {
 
     fn vec(&mut self, op: VecOp, a: Val, b: Val, imm: u8) -> Val {
         self.push(Op::Vec { op, a, b, imm })
+    }
+
+    fn vec3(&mut self, op: Vec3Op, a: Val, b: Val, c: Val) -> Val {
+        self.push(Op::Vec3 { op, a, b, c })
+    }
+
+    fn fma(&mut self, op: FmaOp, a: Val, b: Val, c: Val) -> Result<Val, Infallible> {
+        Ok(self.push(Op::Fma { op, a, b, c }))
     }
 
     fn fp(&mut self, op: FpOp, a: Val, b: Val, imm: u8) -> Result<Val, Infallible> {

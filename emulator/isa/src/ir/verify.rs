@@ -20,7 +20,7 @@ pub struct Violation {
 /// - integers and vectors are not confused, and an operand is no wider than the op where bits above the width matter;
 /// - [`Op::When`] and [`Op::RmwLoad`] are closed in the instruction, in order; nothing in a read-modify-write faults or
 ///   touches memory;
-/// - [`Op::Remainder`] follows its division;
+/// - [`Op::Remainder`] follows its division, [`Op::Upper`] its load;
 /// - nothing can fault after a register, flag or memory was written (the stack pointer is put back by the engines);
 /// - [`Op::Jump`] and [`Op::Branch`] end their instruction.
 pub fn verify(block: &Block) -> Result<(), Violation> {
@@ -123,6 +123,7 @@ impl Verifier<'_> {
         ensure(!(in_rmw && op.can_fault()), "it can fault inside a read-modify-write")?;
         match op {
             Op::SetGpr(r, ..) => self.committed |= r != SP,
+            Op::SetYmmHi(..) | Op::StoreY { .. } => self.committed = true,
             Op::SetXmm(..) | Op::Flags { .. } | Op::SetFlagsWord(..) | Op::Store { .. } | Op::StoreX { .. } | Op::RmwStore { .. } => {
                 self.committed = true;
             }
@@ -186,11 +187,11 @@ impl Verifier<'_> {
             },
             Op::Load { offset, w, .. } => self.int(offset).map(|_| Kind::of(w)),
             Op::Store { offset, v, .. } => self.uses(&[offset, v], &[]),
-            _ => self.control_or_vector(op),
+            _ => self.control_or_vector(at, op),
         }
     }
 
-    fn control_or_vector(&self, op: Op) -> Check<Kind> {
+    fn control_or_vector(&self, at: usize, op: Op) -> Check<Kind> {
         match op {
             Op::NextIp(n) => self.own(n).map(|()| Kind::Int(64)),
             Op::CheckIp(t) | Op::Jump(t) => self.uses(&[t], &[]),
@@ -199,6 +200,15 @@ impl Verifier<'_> {
             Op::Require(_) => Ok(Kind::Nothing),
             Op::Xmm(r) => xmm(r).map(|()| Kind::Vector),
             Op::SetXmm(r, v) => xmm(r).and_then(|()| self.uses(&[], &[v])),
+            Op::YmmHi(r) => xmm(r).map(|()| Kind::Vector),
+            Op::SetYmmHi(r, v) => xmm(r).and_then(|()| self.uses(&[], &[v])),
+            Op::Vec3 { a, b, c, .. } | Op::Fma { a, b, c, .. } => self.uses(&[], &[a, b, c]).map(|_| Kind::Vector),
+            Op::LoadY { offset, .. } => self.uses(&[offset], &[]).map(|_| Kind::Vector),
+            Op::Upper(low) => match self.block.ops.get(at.wrapping_sub(1)) {
+                Some(Op::LoadY { .. }) if low.0 as usize + 1 == at => Ok(Kind::Vector),
+                _ => Err("it does not follow its load".into()),
+            },
+            Op::StoreY { offset, low, high, .. } => self.uses(&[offset], &[low, high]),
             Op::XOf(v) => self.uses(&[v], &[]).map(|_| Kind::Vector),
             Op::VOf(w, x) => self.uses(&[], &[x]).map(|_| Kind::of(w)),
             Op::Vec { a, b, .. } | Op::Fp { a, b, .. } => self.uses(&[], &[a, b]).map(|_| Kind::Vector),
@@ -293,6 +303,9 @@ impl Op {
                 | Op::RmwLoad { .. }
                 | Op::LoadX { .. }
                 | Op::StoreX { .. }
+                | Op::LoadY { .. }
+                | Op::StoreY { .. }
+                | Op::Fma { .. }
                 | Op::CheckIp(_)
                 | Op::Branch { .. }
                 | Op::Fp { .. }
@@ -315,6 +328,8 @@ impl Op {
                 | Op::Store { .. }
                 | Op::RmwStore { .. }
                 | Op::StoreX { .. }
+                | Op::StoreY { .. }
+                | Op::SetYmmHi(..)
                 | Op::Flags { .. }
                 | Op::SetFlagsWord(..)
                 | Op::CheckIp(_)

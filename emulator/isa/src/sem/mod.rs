@@ -3,6 +3,7 @@
 //! Mnemonics that are not here are run by the CPU's own functions through [`Emit::call`].
 
 mod alu;
+pub mod avx;
 mod bits;
 mod control;
 mod data;
@@ -212,7 +213,7 @@ fn is_plain_call(i: &Insn) -> bool {
         || is_unit(i)
 }
 
-/// x87, MMX and SSE instructions: they may fault, but go on to the next instruction.
+/// x87, MMX, SSE and AVX instructions: they may fault, but go on to the next instruction.
 fn is_unit(i: &Insn) -> bool {
     use iced_x86::CpuidFeature as F;
     i.code.cpuid_features().iter().any(|f| {
@@ -228,6 +229,16 @@ fn is_unit(i: &Insn) -> bool {
                 | F::SSSE3
                 | F::SSE4_1
                 | F::SSE4_2
+                | F::SSE4A
+                | F::AES
+                | F::PCLMULQDQ
+                | F::SHA
+                | F::AVX
+                | F::AVX2
+                | F::FMA
+                | F::F16C
+                | F::VAES
+                | F::VPCLMULQDQ
                 | F::CLFSH
                 | F::FXSR
                 | F::CMOV

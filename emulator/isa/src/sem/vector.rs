@@ -1,11 +1,13 @@
 //! SSE: one function executes the plan of any instruction whose operands are XMM and general registers and memory.
+//! VEX encodings are in [`super::avx`].
 //!
-//! Instructions that touch MMX registers or MXCSR itself, and masked stores, are the CPU's functions.
+//! Instructions that touch MMX registers or MXCSR itself, masked moves and string comparisons are the CPU's functions.
 
 use crate::emit::{Emit, Unit};
+use crate::flags::{ARITH, ZF};
 use crate::insn::{Insn, Operand as O};
-use crate::ops::Width;
-use crate::vec::{self, Check, Mem, Op, Operand, VecInsn};
+use crate::ops::{Bin, Rel, Width};
+use crate::vec::{self, Check, Fmt, Mem, Op, Operand, Shape, VecInsn, VecOp};
 use iced_x86::Code;
 use std::sync::OnceLock;
 
@@ -20,16 +22,22 @@ pub fn plan(code: Code) -> Option<&'static VecInsn> {
 
 /// Whether [`execute`] runs the instruction.
 pub(super) fn has_ops(i: &Insn) -> bool {
-    plan(i.code).is_some_and(|p| {
-        matches!(p.check, Check::Sse | Check::None)
-            && !matches!(p.op, Op::Vec3(_) | Op::Test | Op::Strings(_) | Op::MaskedStore | Op::Emms)
-            && ![p.dst, p.b].iter().any(|o| matches!(o, Operand::Mxcsr | Operand::Mm))
+    plan(i.code).is_some_and(|p| match p.check {
+        Check::Avx => super::avx::has_ops(i, p),
+        Check::Sse | Check::None => {
+            !matches!(p.op, Op::Strings(_) | Op::MaskedStore | Op::Emms)
+                && ![p.dst, p.b].iter().any(|o| matches!(o, Operand::Mxcsr | Operand::Mm))
+        }
+        Check::Mmx | Check::SseMmx => false,
     })
 }
 
 /// Executes a vector instruction by its plan.
 pub(super) fn execute<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
     let Some(p) = plan(i.code) else { return e.call(i) };
+    if let Some(wide) = p.vex {
+        return super::avx::execute(e, i, p, wide);
+    }
     if p.check != Check::None {
         e.require(Unit::Sse)?;
     }
@@ -40,26 +48,23 @@ pub(super) fn execute<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
         _ => source(e, i, p.b, 1),
     };
     let a = match p.a(memory) {
-        Operand::None => None,
-        kind => Some(source(e, i, kind, 0)),
+        Operand::None => b,
+        kind => source(e, i, kind, 0),
     };
-    let imm = if p.reads_imm() { i.imm as u8 } else { 0 };
+    let imm = p.immediate(i.imm);
     let result = match p.op(memory) {
-        Op::Vec(op) => {
-            let a = a.unwrap_or(b);
-            e.vec(op, a, b, imm)
+        Op::Vec(op) => e.vec(op, a, b, imm),
+        Op::Vec3(op) => {
+            let c = e.xmm(0);
+            e.vec3(op, a, b, c)
         }
-        Op::Fp(op) => {
-            let a = a.unwrap_or(b);
-            e.fp(op, a, b, imm)?
-        }
-        Op::Compare { fmt, signaling } => {
-            let a = a.unwrap_or(b);
-            let word = e.fp_compare(fmt, signaling, a, b)?;
-            e.set_flags_word(crate::flags::ARITH, word);
+        Op::Fp(op) => e.fp(op, a, b, imm)?,
+        Op::Compare { fmt, signaling } => return compare(e, fmt, signaling, a, b),
+        Op::Test(lanes) => {
+            test(e, lanes, &[(a, b)]);
             return Ok(());
         }
-        Op::Vec3(_) | Op::Test | Op::Strings(_) | Op::MaskedStore | Op::Emms => return e.call(i),
+        _ => return e.call(i),
     };
     if let (Mem::Store { bytes, aligned }, true) = (p.mem, memory) {
         return store(e, i, bytes, aligned, result);
@@ -68,7 +73,42 @@ pub(super) fn execute<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
     Ok(())
 }
 
-fn source<E: Emit>(e: &mut E, i: &Insn, kind: Operand, n: usize) -> E::X {
+/// COMISS and its kin.
+pub(super) fn compare<E: Emit>(e: &mut E, fmt: Fmt, signaling: bool, a: E::X, b: E::X) -> R<E> {
+    let word = e.fp_compare(fmt, signaling, a, b)?;
+    e.set_flags_word(ARITH, word);
+    Ok(())
+}
+
+/// PTEST, VTESTPS: SDM Vol. 2, "PTEST—Logical Compare". Operands are given in pieces of 128 bits.
+pub(super) fn test<E: Emit>(e: &mut E, lanes: Option<Shape>, operands: &[(E::X, E::X)]) {
+    let mut bits = |op: VecOp| {
+        let pieces: Vec<E::X> = operands.iter().map(|(a, b)| e.vec(op, *a, *b, 0)).collect();
+        let any = pieces.into_iter().reduce(|x, y| e.vec(VecOp::Or, x, y, 0));
+        any.map(|v| fold(e, lanes, v))
+    };
+    let (both, second) = (bits(VecOp::And), bits(VecOp::AndNot));
+    let (Some(both), Some(second)) = (both, second) else { return };
+    let zero = e.imm(0);
+    let (zf, cf) = (e.rel(Rel::Eq, Width::Q, both, zero), e.rel(Rel::Eq, Width::Q, second, zero));
+    let six = e.imm(ZF.trailing_zeros().into());
+    let zf = e.bin(Bin::Shl, Width::Q, zf, six);
+    let word = e.bin(Bin::Or, Width::Q, zf, cf);
+    e.set_flags_word(ARITH, word);
+}
+
+/// A number that is zero if no bit, or no sign bit of a lane, is set.
+fn fold<E: Emit>(e: &mut E, lanes: Option<Shape>, v: E::X) -> E::V {
+    if let Some(s) = lanes {
+        let mask = e.vec(VecOp::MoveMask(s), v, v, 0);
+        return e.v_of(Width::Q, mask);
+    }
+    let high = e.vec(VecOp::High64, v, v, 0);
+    let (low, high) = (e.v_of(Width::Q, v), e.v_of(Width::Q, high));
+    e.bin(Bin::Or, Width::Q, low, high)
+}
+
+pub(super) fn source<E: Emit>(e: &mut E, i: &Insn, kind: Operand, n: usize) -> E::X {
     match (kind, i.ops[n]) {
         (Operand::None, _) => {
             let zero = e.imm(0);
@@ -77,6 +117,15 @@ fn source<E: Emit>(e: &mut E, i: &Insn, kind: Operand, n: usize) -> E::X {
         (Operand::Imm8, _) => {
             let v = e.imm(i.imm & 0xff);
             e.x_of(v)
+        }
+        (Operand::Field, _) => {
+            let v = e.imm(field(i));
+            e.x_of(v)
+        }
+        (Operand::XmmField, O::Xmm(r)) => {
+            let (x, v) = (e.xmm(r), e.imm(field(i)));
+            let v = e.x_of(v);
+            e.vec(VecOp::UnpackLow(Shape::I64), x, v, 0)
         }
         (_, O::Xmm(r)) => e.xmm(r),
         (_, O::Reg(r, _)) => {
@@ -90,7 +139,12 @@ fn source<E: Emit>(e: &mut E, i: &Insn, kind: Operand, n: usize) -> E::X {
     }
 }
 
-fn write<E: Emit>(e: &mut E, i: &Insn, v: E::X) {
+/// The two immediates of EXTRQ and INSERTQ: length and index.
+fn field(i: &Insn) -> u64 {
+    i.imm & 0xff | (i.imm2 & 0xff) << 8
+}
+
+pub(super) fn write<E: Emit>(e: &mut E, i: &Insn, v: E::X) {
     match i.ops[0] {
         O::Xmm(r) => e.set_xmm(r, v),
         O::Reg(r, w) => {
@@ -102,7 +156,7 @@ fn write<E: Emit>(e: &mut E, i: &Insn, v: E::X) {
     }
 }
 
-fn load<E: Emit>(e: &mut E, i: &Insn, bytes: u8, aligned: bool) -> Result<E::X, E::Fault> {
+pub(super) fn load<E: Emit>(e: &mut E, i: &Insn, bytes: u8, aligned: bool) -> Result<E::X, E::Fault> {
     let at = e.offset(i, &i.mem);
     match Width::from_bytes(bytes) {
         Some(w @ (Width::B | Width::W)) => {
@@ -113,7 +167,7 @@ fn load<E: Emit>(e: &mut E, i: &Insn, bytes: u8, aligned: bool) -> Result<E::X, 
     }
 }
 
-fn store<E: Emit>(e: &mut E, i: &Insn, bytes: u8, aligned: bool, v: E::X) -> R<E> {
+pub(super) fn store<E: Emit>(e: &mut E, i: &Insn, bytes: u8, aligned: bool, v: E::X) -> R<E> {
     let at = e.offset(i, &i.mem);
     match Width::from_bytes(bytes) {
         Some(w @ (Width::B | Width::W)) => {

@@ -13,8 +13,8 @@ pub fn eval_fp(op: FpOp, env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
     match op {
         Arith(arith, Fmt::F32, lanes) => arith32(arith, lanes, env, a, b),
         Arith(arith, Fmt::F64, lanes) => arith64(arith, lanes, env, a, b),
-        Cmp(Fmt::F32, lanes) => each32(lanes, env, a, b, |e, x, y| ones32(fp::cmp32(e, x, y, imm & 7))),
-        Cmp(Fmt::F64, lanes) => each64(lanes, env, a, b, |e, x, y| ones64(fp::cmp64(e, x, y, imm & 7))),
+        Cmp(Fmt::F32, lanes) => each32(lanes, env, a, b, |e, x, y| ones32(fp::cmp32(e, x, y, imm))),
+        Cmp(Fmt::F64, lanes) => each64(lanes, env, a, b, |e, x, y| ones64(fp::cmp64(e, x, y, imm))),
         Rcp(lanes) => each32(lanes, env, a, b, |_, _, y| fp::rcp32(y)),
         Rsqrt(lanes) => each32(lanes, env, a, b, |_, _, y| fp::rsqrt32(y)),
         Round(Fmt::F32, lanes) => {
@@ -26,9 +26,17 @@ pub fn eval_fp(op: FpOp, env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
             each64(lanes, env, a, b, |e, _, y| fp::round64(e, y, rounding, suppress))
         }
         AddSub(_) | AddPairs(_) | SubPairs(_) => horizontal(op, env, a, b),
-        Dot(Fmt::F32) => dot32(env, a, b, imm),
+        Dot(Fmt::F32) => dot32(env, [a], [b], imm)[0],
         Dot(Fmt::F64) => dot64(env, a, b, imm),
-        _ => convert(op, env, a, b),
+        _ => convert(op, env, a, b, imm),
+    }
+}
+
+/// The same for both halves of 256 bits: the exceptions of all lanes are detected together.
+pub fn eval_fp_wide(op: FpOp, env: &mut Env, a: [u128; 2], b: [u128; 2], imm: u8) -> [u128; 2] {
+    match op {
+        FpOp::Dot(Fmt::F32) => dot32(env, a, b, imm),
+        _ => [eval_fp(op, env, a[0], b[0], imm), eval_fp(op, env, a[1], b[1], imm)],
     }
 }
 
@@ -100,7 +108,7 @@ fn arith64(op: Arith, lanes: Lanes, env: &mut Env, a: u128, b: u128) -> u128 {
 }
 
 #[inline]
-fn convert(op: FpOp, env: &mut Env, a: u128, b: u128) -> u128 {
+fn convert(op: FpOp, env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
     use FpOp::*;
     let (singles, doubles) = (split_u32(b), split_u64(b));
     match op {
@@ -111,6 +119,11 @@ fn convert(op: FpOp, env: &mut Env, a: u128, b: u128) -> u128 {
         CvtDq2Ps => join_u32(singles.map(|v| fp::i32_to_f32(env, v))),
         CvtDq2Pd => join_u64([singles[0], singles[1]].map(fp::i32_to_f64)),
         CvtPi2Ps => (a & !Shape::I64.mask()) | pair32([singles[0], singles[1]].map(|v| fp::i32_to_f32(env, v))),
+        CvtPh2Ps => join_u32(core::array::from_fn(|i| fp::f16_to_f32(env, (b >> (16 * i)) as u16))),
+        CvtPs2Ph => {
+            let (rounding, _) = fp::round_imm(env, imm);
+            singles.iter().rev().fold(0, |r, &v| r << 16 | u128::from(fp::f32_to_f16(env, v, rounding)))
+        }
         CvtPs2Dq(how) => join_u32(singles.map(|v| to_i32(Fmt::F32, how, env, v.into()))),
         CvtPs2Pi(how) => pair32([singles[0], singles[1]].map(|v| to_i32(Fmt::F32, how, env, v.into()))),
         CvtPd2Dq(how) => pair32(doubles.map(|v| to_i32(Fmt::F64, how, env, v))),
@@ -185,19 +198,22 @@ fn step(env: &mut Env) -> bool {
 
 /// SDM Vol. 2, "DPPS": products, then their sums in pairs, each step rounded and with its exceptions. A later step is not reached when
 /// an earlier one has an unmasked exception.
-fn dot32(env: &mut Env, a: u128, b: u128, imm: u8) -> u128 {
-    let (a, b) = (split_u32(a), split_u32(b));
-    let products: [u32; 4] = core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { fp::mul32(env, a[i], b[i]) } else { 0 });
+fn dot32<const N: usize>(env: &mut Env, a: [u128; N], b: [u128; N], imm: u8) -> [u128; N] {
+    let (a, b) = (a.map(split_u32), b.map(split_u32));
+    let products: [[u32; 4]; N] = core::array::from_fn(|h| {
+        core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { fp::mul32(env, a[h][i], b[h][i]) } else { 0 })
+    });
     if !step(env) {
-        return 0;
+        return [0; N];
     }
-    let low = fp::add32(env, products[0], products[1]);
-    let high = fp::add32(env, products[2], products[3]);
+    let pairs = products.map(|p| (fp::add32(env, p[0], p[1]), fp::add32(env, p[2], p[3])));
     if !step(env) {
-        return 0;
+        return [0; N];
     }
-    let sum = fp::add32(env, low, high);
-    join_u32(core::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 }))
+    pairs.map(|(low, high)| {
+        let sum = fp::add32(env, low, high);
+        join_u32(core::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 }))
+    })
 }
 
 /// SDM Vol. 2, "DPPD".

@@ -38,6 +38,9 @@ pub fn eval2(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         ShiftLeft(s) => shift_left(s, a, b as u64),
         ShiftRight(s) => shift_right(s, a, b as u64),
         ShiftRightArith(s) => shift_right_arith(s, a, b as u64),
+        ShiftLeftEach(s) => each_lane(s, a, b, shift_left),
+        ShiftRightEach(s) => each_lane(s, a, b, shift_right),
+        ShiftRightArithEach(s) => each_lane(s, a, b, shift_right_arith),
         ByteShiftLeft => byte_count(b).map_or(0, |n| a << n),
         ByteShiftRight => byte_count(b).map_or(0, |n| a >> n),
         MulLow(_) | MulHighS16 | MulHighU16 | MulHighRound16 | MulWideU32 | MulWideS32 | MulAdd16 | MulAddU8S8 => multiply(op, a, b),
@@ -52,7 +55,7 @@ pub fn eval2(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
     }
 }
 
-/// The result of an operation with three sources; `c` is XMM0.
+/// The result of an operation with three sources.
 #[inline]
 pub fn eval3(op: Vec3Op, a: u128, b: u128, c: u128) -> u128 {
     match op {
@@ -62,12 +65,6 @@ pub fn eval3(op: Vec3Op, a: u128, b: u128, c: u128) -> u128 {
         }
         Vec3Op::Sha256Rounds2 => crypto::sha256_rounds2(a, b, c),
     }
-}
-
-/// PTEST: (ZF, CF). The other arithmetic flags are cleared.
-#[inline]
-pub fn test(a: u128, b: u128) -> (bool, bool) {
-    (a & b == 0, !a & b == 0)
 }
 
 /// The result of `op` on MMX registers: as [`eval2`], with the lane counts of 64 bits.
@@ -116,6 +113,14 @@ fn shift_right(s: Shape, a: u128, n: u64) -> u128 {
 fn shift_right_arith(s: Shape, a: u128, n: u64) -> u128 {
     let n = n.min(u64::from(s.bits()) - 1) as u32;
     signed!(s, a, a, |x, _y| x.wrapping_shr(n))
+}
+
+/// Shifts each lane by its own count.
+fn each_lane(s: Shape, a: u128, b: u128, shift: impl Fn(Shape, u128, u64) -> u128) -> u128 {
+    (0..s.lanes()).fold(0, |r, n| {
+        let (at, mask) = (n * s.bits(), s.mask());
+        r | (shift(s, a >> at & mask, (b >> at & mask) as u64) & mask) << at
+    })
 }
 
 #[inline]

@@ -156,6 +156,22 @@ pub enum VecOp {
     ShuffleBytes,
     /// `a:b` shifted right by the immediate in bytes (PALIGNR).
     AlignRight,
+    /// The lowest lane of `b` in all lanes (VPBROADCAST and the like).
+    Splat(Shape),
+    /// Doublewords of `a` picked by the low two bits of those of `b` (VPERMILPS).
+    Permute32,
+    /// Quadwords of `a` picked by bit 1 of those of `b` (VPERMILPD).
+    Permute64,
+    /// Left shift of each lane by the lane of `b` (VPSLLVD).
+    ShiftLeftEach(Shape),
+    /// Logical right shift of each lane by the lane of `b` (VPSRLVD).
+    ShiftRightEach(Shape),
+    /// Arithmetic right shift of each lane by the lane of `b` (VPSRAVD).
+    ShiftRightArithEach(Shape),
+    /// Bits of `a` moved to the bottom, zeros above, by a [`BitField`](super::BitField) in the low 16 bits of `b` (EXTRQ).
+    ExtractBits,
+    /// `a` with a field of its low half replaced by the lowest bits of `b`; the field is named by bits 64 to 79 of `b` (INSERTQ).
+    InsertBits,
     /// Absolute value of `b`.
     Abs(Shape),
     /// `a` negated, zeroed or kept by the sign of `b` (PSIGN).
@@ -208,7 +224,7 @@ pub enum VecOp {
     Sha256Msg2,
 }
 
-/// Operations with XMM0 as a third source, `c`. Evaluated by [`eval3`](super::eval3).
+/// Operations with a third source, `c`: XMM0 for the legacy encodings. Evaluated by [`eval3`](super::eval3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vec3Op {
     /// Lanes of `b` where the sign bit of `c`'s lane is set, else of `a`.
@@ -248,6 +264,7 @@ impl VecOp {
                 | ExtendS(..)
                 | ExtendU(..)
                 | MinPosU16
+                | Splat(_)
                 | AesImc
                 | AesKeygenAssist
         )
@@ -350,6 +367,10 @@ pub enum FpOp {
     CvtPs2Dq(ToInt),
     /// Two doubles to integers, the high half zeroed.
     CvtPd2Dq(ToInt),
+    /// Four half-precision numbers to singles.
+    CvtPh2Ps,
+    /// Four singles to half precision, the high half zeroed; the immediate says how to round.
+    CvtPs2Ph,
     /// Two integers to singles, the high half kept (CVTPI2PS).
     CvtPi2Ps,
     /// Two singles to integers, a 64-bit result (CVTPS2PI).
@@ -380,7 +401,7 @@ impl FpOp {
         use FpOp::*;
         match self {
             Arith(self::Arith::Sqrt, _, lanes) | Rcp(lanes) | Rsqrt(lanes) | Round(_, lanes) => matches!(lanes, Lanes::Scalar),
-            CvtPs2Pd | CvtPd2Ps | CvtDq2Ps | CvtDq2Pd | CvtPs2Dq(_) | CvtPd2Dq(_) | CvtPs2Pi(_) => false,
+            CvtPs2Pd | CvtPd2Ps | CvtDq2Ps | CvtDq2Pd | CvtPs2Dq(_) | CvtPd2Dq(_) | CvtPs2Pi(_) | CvtPh2Ps | CvtPs2Ph => false,
             CvtToSi32(..) | CvtToSi64(..) => false,
             Arith(..) | Cmp(..) | CvtSs2Sd | CvtSd2Ss | CvtPi2Ps | CvtSi32(_) | CvtSi64(_) => true,
             AddSub(_) | AddPairs(_) | SubPairs(_) | Dot(_) => true,
@@ -389,6 +410,73 @@ impl FpOp {
 
     /// Whether the result depends on the immediate.
     pub const fn reads_imm(self) -> bool {
-        matches!(self, FpOp::Cmp(..) | FpOp::Round(..) | FpOp::Dot(_))
+        matches!(self, FpOp::Cmp(..) | FpOp::Round(..) | FpOp::Dot(_) | FpOp::CvtPs2Ph)
+    }
+}
+
+/// Which operands of a fused multiply-add are multiplied, and which is added: the number in the mnemonic, by operands 1, 2 and 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FmaOrder {
+    /// First times third plus second.
+    O132,
+    /// Second times first plus third.
+    O213,
+    /// Second times third plus first.
+    O231,
+}
+
+/// The signs of product and addend of a fused multiply-add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FmaKind {
+    /// `x * y + z`.
+    Add,
+    /// `x * y - z`.
+    Sub,
+    /// `-(x * y) + z`.
+    NegAdd,
+    /// `-(x * y) - z`.
+    NegSub,
+    /// `x * y - z` in the even lanes, `x * y + z` in the odd ones.
+    AddSub,
+    /// `x * y + z` in the even lanes, `x * y - z` in the odd ones.
+    SubAdd,
+}
+
+impl FmaKind {
+    /// Whether product and addend are negated in a lane.
+    pub const fn negates(self, lane: usize) -> (bool, bool) {
+        let odd = lane % 2 != 0;
+        match self {
+            FmaKind::Add => (false, false),
+            FmaKind::Sub => (false, true),
+            FmaKind::NegAdd => (true, false),
+            FmaKind::NegSub => (true, true),
+            FmaKind::AddSub => (false, !odd),
+            FmaKind::SubAdd => (false, odd),
+        }
+    }
+}
+
+/// A fused multiply-add of operands 1, 2 and 3; the result has one rounding. Evaluated by [`eval_fma`](super::eval_fma).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FmaOp {
+    /// Format of the lanes.
+    pub fmt: Fmt,
+    /// The lanes that are computed; the others are kept from operand 1.
+    pub lanes: Lanes,
+    /// What is multiplied with what.
+    pub order: FmaOrder,
+    /// The signs.
+    pub kind: FmaKind,
+}
+
+impl FmaOp {
+    /// The factors and the addend, out of operands 1, 2 and 3. The order of the factors is that in which NaNs take precedence.
+    pub fn arrange<T>(self, a: T, b: T, c: T) -> (T, T, T) {
+        match self.order {
+            FmaOrder::O132 => (a, c, b),
+            FmaOrder::O213 => (b, a, c),
+            FmaOrder::O231 => (b, c, a),
+        }
     }
 }

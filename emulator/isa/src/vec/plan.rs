@@ -1,13 +1,13 @@
 //! The plan of an instruction: what it computes and where the values come from and go to.
 
-use super::{Fmt, FpOp, StringOp, Vec3Op, VecOp};
+use super::{FmaOp, Fmt, FpOp, Shape, StringOp, Vec3Op, VecOp};
 
 /// What an instruction computes from `a`, `b` and the immediate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// [`eval2`](super::eval2), or [`eval2_mmx`](super::eval2_mmx) when [`VecInsn::mmx_lanes`] says so.
     Vec(VecOp),
-    /// [`eval3`](super::eval3), with XMM0 as the third source.
+    /// [`eval3`](super::eval3); the third source is XMM0, or operand 3 of a VEX encoding.
     Vec3(Vec3Op),
     /// [`eval_fp`](super::eval_fp). An unmasked exception is #XM and nothing is written.
     Fp(FpOp),
@@ -18,14 +18,62 @@ pub enum Op {
         /// COMISS, COMISD; false for UCOMISS, UCOMISD.
         signaling: bool,
     },
-    /// PTEST: [`test`](super::test) sets ZF and CF, the others are cleared.
-    Test,
+    /// [`eval_fma`](super::eval_fma) of operands 0, 1 and 2.
+    Fma(FmaOp),
+    /// ZF is set if no bit of `a & b` is, CF if none of `!a & b` is, the others are cleared: of all bits (PTEST, `None`), or of
+    /// the sign bits of lanes (VTESTPS, VTESTPD).
+    Test(Option<Shape>),
+    /// What moves 128-bit halves of 256 bits, or lanes between them.
+    Halves(HalvesOp),
+    /// VZEROUPPER (false): bits 128 and up of all registers are cleared; VZEROALL (true): all bits.
+    Zero(bool),
+    /// VMASKMOVPS and the like: lanes whose sign bit in the mask is clear are neither read nor written. Operands: destination, mask, source.
+    MaskedMove(Shape),
+    /// VPGATHERDD and the like. Operands: destination, memory with a vector index, mask.
+    Gather {
+        /// Lanes of the indices.
+        index: Shape,
+        /// Lanes of the data.
+        data: Shape,
+    },
     /// [`compare_strings`](super::compare_strings): the lengths come from RAX and RDX, CF, ZF, SF and OF are set, PF and AF cleared.
     Strings(StringOp),
     /// MASKMOVQ, MASKMOVDQU: bytes of `a` go to DS:rDI (DS can be overridden) where bit 7 of the byte of `b` is set.
     MaskedStore,
     /// EMMS: the x87 tag word becomes all ones.
     Emms,
+}
+
+/// Operations of VEX.256 encodings that cross the halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HalvesOp {
+    /// `a` with the half named by imm\[0\] replaced by the 128 bits of `b` (VINSERTF128).
+    Insert,
+    /// The half of `b` named by imm\[0\], of 128 bits (VEXTRACTF128).
+    Extract,
+    /// Each half is one of the four of `a` and `b`, or zero (VPERM2F128).
+    Permute128,
+    /// Quadwords of `b` picked by the immediate (VPERMQ).
+    Permute64,
+    /// Doublewords of `b` picked by those of `a` (VPERMD).
+    Permute32,
+}
+
+/// What a VEX.256 encoding does to the upper 128 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wide {
+    /// It is VEX.128 or scalar: they are cleared.
+    No,
+    /// The same as to the lower ones, with the upper halves of the operands; the immediate is shifted right by so much.
+    Each(u8),
+    /// The same with the upper half of `a` and the whole `b`: shift counts, broadcasts.
+    Shared,
+    /// The results are twice as wide as the source, which is one of 128 bits: the upper ones come from so many bytes on.
+    Widen(u8),
+    /// The results are half as wide as the source: the two results are joined in the low 128 bits.
+    Narrow,
+    /// The results are masks in a general register: that of the upper half goes above that of the lower.
+    Masks,
 }
 
 /// Where a value comes from or goes to.
@@ -43,6 +91,10 @@ pub enum Operand {
     Gpr64,
     /// The immediate byte, zero-extended: the count of a shift.
     Imm8,
+    /// Two immediate bytes as a word: a [`BitField`](super::BitField).
+    Field,
+    /// The low half of a 128-bit register, and two immediate bytes as a word above it.
+    XmmField,
     /// Always memory; [`VecInsn::mem`] has the size.
     Mem,
     /// ZF, PF and CF; OF, SF and AF are cleared.
@@ -87,6 +139,8 @@ pub enum Check {
     Sse,
     /// Both: the instruction has an operand of each kind.
     SseMmx,
+    /// AVX: real mode, virtual-8086 mode, clear CR4.OSXSAVE or XCR0\[2:1\] not 11b #UD, CR0.TS #NM.
+    Avx,
 }
 
 /// Whether the x87 unit goes to the MMX state (TOP = 0, all tags valid).
@@ -105,6 +159,7 @@ pub enum MmxState {
 /// To execute: check; read [`VecInsn::a`] (operand 0, or operand 1 of a [`Op::MaskedStore`]) and `b` (the operand after it), or for a
 /// memory form of [`Mem::Load`] read `b` from memory; evaluate `op` (`mem_op` for memory forms); write the result to `dst`
 /// (operand 0), or for a memory form of [`Mem::Store`] to memory. For stores and moves `a` is [`Operand::None`] and `b` is operand 1.
+/// Of a VEX encoding `a` is operand 1, and `b` the one after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VecInsn {
     /// What is computed when all operands are registers.
@@ -127,6 +182,8 @@ pub struct VecInsn {
     pub mmx_lanes: bool,
     /// The store bypasses the caches: no effect here besides weaker ordering.
     pub non_temporal: bool,
+    /// VEX-encoded: registers in the place of [`Operand::Xmm`] may be YMM registers, and this is what happens to the upper bits.
+    pub vex: Option<Wide>,
 }
 
 impl VecInsn {
@@ -143,13 +200,25 @@ impl VecInsn {
         }
     }
 
+    /// The immediate byte as the operation takes it: of a predicate CMPPS has three bits, VCMPPS five.
+    pub const fn immediate(&self, imm: u64) -> u8 {
+        match (self.op, self.vex) {
+            (Op::Fp(FpOp::Cmp(..)), None) => imm as u8 & 7,
+            (Op::Fp(FpOp::Cmp(..)), Some(_)) => imm as u8 & 31,
+            _ if self.reads_imm() => imm as u8,
+            _ => 0,
+        }
+    }
+
     /// Whether the immediate byte is used.
     pub const fn reads_imm(&self) -> bool {
         match self.op {
             Op::Vec(op) => op.reads_imm() || matches!(self.b, Operand::Imm8),
             Op::Fp(op) => op.reads_imm(),
             Op::Strings(_) => true,
-            Op::Vec3(_) | Op::Compare { .. } | Op::Test | Op::MaskedStore | Op::Emms => false,
+            Op::Halves(op) => !matches!(op, HalvesOp::Permute32),
+            Op::Vec3(_) | Op::Fma(_) | Op::Compare { .. } | Op::Test(_) | Op::MaskedStore | Op::Emms => false,
+            Op::Zero(_) | Op::MaskedMove(_) | Op::Gather { .. } => false,
         }
     }
 
@@ -157,8 +226,9 @@ impl VecInsn {
     pub const fn reads_mxcsr(&self) -> bool {
         match self.op {
             Op::Fp(FpOp::Rcp(_) | FpOp::Rsqrt(_)) => false,
-            Op::Fp(_) | Op::Compare { .. } => true,
-            Op::Vec(_) | Op::Vec3(_) | Op::Test | Op::Strings(_) | Op::MaskedStore | Op::Emms => false,
+            Op::Fp(_) | Op::Fma(_) | Op::Compare { .. } => true,
+            Op::Vec(_) | Op::Vec3(_) | Op::Test(_) | Op::Strings(_) | Op::MaskedStore | Op::Emms => false,
+            Op::Halves(_) | Op::Zero(_) | Op::MaskedMove(_) | Op::Gather { .. } => false,
         }
     }
 }

@@ -33,6 +33,17 @@ pub(super) fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
             let a = split_u8(a);
             map1_u8(b, |i| if i & 0x80 != 0 { 0 } else { a[usize::from(i & 15)] })
         }
+        Splat(s) => splat(s, b),
+        Permute32 => {
+            let (a, b) = (split_u32(a), split_u32(b));
+            join_u32(b.map(|n| a[(n & 3) as usize]))
+        }
+        Permute64 => {
+            let (a, b) = (split_u64(a), split_u64(b));
+            join_u64(b.map(|n| a[(n >> 1 & 1) as usize]))
+        }
+        ExtractBits => BitField::new(b as u16).extract(a),
+        InsertBits => BitField::new((b >> 64) as u16).insert(a, b),
         AlignRight => align_right(a, b, u32::from(imm)),
         Blend(s) => {
             let mask = spread(s, u32::from(imm));
@@ -43,6 +54,46 @@ pub(super) fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         InsertPs => insert_ps(a, b >> (32 * u32::from(imm >> 6)), imm),
         InsertPsMem => insert_ps(a, b, imm),
         _ => b,
+    }
+}
+
+/// A field of the low quadword, as EXTRQ and INSERTQ name it (APM Vol. 4, "EXTRQ").
+#[derive(Clone, Copy, Debug)]
+pub struct BitField {
+    index: u32,
+    length: u32,
+}
+
+impl BitField {
+    /// From a word: the length in bits 0 to 5 (0 means 64), the number of the lowest bit in bits 8 to 13.
+    pub fn new(control: u16) -> BitField {
+        let length = u32::from(control & 0x3f);
+        BitField { index: u32::from(control >> 8 & 0x3f), length: if length == 0 { 64 } else { length } }
+    }
+
+    fn mask(self) -> u64 {
+        u64::MAX >> (64 - self.length)
+    }
+
+    /// The field of `v`. The upper half of the result is undefined in the manual, and zero.
+    fn extract(self, v: u128) -> u128 {
+        (v as u64 >> self.index & self.mask()).into()
+    }
+
+    /// `v` with the field replaced.
+    fn insert(self, v: u128, field: u128) -> u128 {
+        let mask = self.mask() << self.index;
+        (v as u64 & !mask | (field as u64) << self.index & mask).into()
+    }
+}
+
+#[inline(always)]
+fn splat(s: Shape, b: u128) -> u128 {
+    match s {
+        Shape::I8 => join_u8([b as u8; 16]),
+        Shape::I16 => join_u16([b as u16; 8]),
+        Shape::I32 | Shape::F32 => join_u32([b as u32; 4]),
+        Shape::I64 | Shape::F64 => join_u64([b as u64; 2]),
     }
 }
 

@@ -1,4 +1,4 @@
-//! SSE3 to SSE4.2, AES, PCLMULQDQ and SHA.
+//! SSE3 to SSE4.2, AES, PCLMULQDQ, SHA and AMD's SSE4A.
 
 use iced_x86::Code;
 
@@ -16,6 +16,7 @@ pub(super) fn decode(code: Code) -> Option<VecInsn> {
         .or_else(|| sse4_lanes(code))
         .or_else(|| sse4_other(code))
         .or_else(|| crypto(code))
+        .or_else(|| sse4a(code))
 }
 
 /// `op xmm, xmm/m` with a load of `bytes`.
@@ -128,7 +129,7 @@ fn sse4_other(code: Code) -> Option<VecInsn> {
         Pblendvb_xmm_xmmm128 => blend(I8);
         Blendvps_xmm_xmmm128 => blend(F32);
         Blendvpd_xmm_xmmm128 => blend(F64);
-        Ptest_xmm_xmmm128 => plan(Op::Test, Operand::Flags, Xmm, ALIGNED);
+        Ptest_xmm_xmmm128 => plan(Op::Test(None), Operand::Flags, Xmm, ALIGNED);
         Roundps_xmm_xmmm128_imm8 => packed(Round(Fmt::F32, Lanes::Packed));
         Roundpd_xmm_xmmm128_imm8 => packed(Round(Fmt::F64, Lanes::Packed));
         Roundss_xmm_xmmm32_imm8 => round(Fmt::F32, 4);
@@ -141,6 +142,19 @@ fn sse4_other(code: Code) -> Option<VecInsn> {
         Pcmpestri64_xmm_xmmm128_imm8 => strings(true, true, false);
         Pcmpistrm_xmm_xmmm128_imm8 => strings(false, false, true);
         Pcmpistri_xmm_xmmm128_imm8 => strings(false, false, false);
+    }
+}
+
+fn sse4a(code: Code) -> Option<VecInsn> {
+    let field = |op, b| plan(Op::Vec(op), Xmm, b, super::Mem::None);
+    let nt = |bytes| plan(Op::Vec(Copy), Operand::Mem, Xmm, store(bytes)).non_temporal();
+    rows! { code;
+        Extrq_xmm_imm8_imm8 => field(ExtractBits, Operand::Field);
+        Extrq_xmm_xmm => field(ExtractBits, Xmm);
+        Insertq_xmm_xmm_imm8_imm8 => field(InsertBits, Operand::XmmField);
+        Insertq_xmm_xmm => field(InsertBits, Xmm);
+        Movntss_m32_xmm => nt(4);
+        Movntsd_m64_xmm => nt(8);
     }
 }
 

@@ -4,15 +4,24 @@ mod ext;
 mod fp;
 mod int;
 mod moves;
+mod vex;
 
-use iced_x86::Code;
+use iced_x86::{Code, EncodingKind};
 
-use super::plan::{Check, Mem, MmxState, Op, Operand, VecInsn};
+use super::plan::{Check, HalvesOp, Mem, MmxState, Op, Operand, VecInsn};
 use super::{FpOp, VecOp};
 
-/// The plan of a legacy-encoded MMX or SSE instruction; `None` for everything else, and for fences, prefetches and the
-/// state-saving instructions, which compute nothing.
+/// The plan of an MMX or SSE instruction, or of a VEX-encoded one of AVX, AVX2, FMA, F16C, VAES or VPCLMULQDQ; `None` for everything
+/// else, and for fences, prefetches and the state-saving instructions, which compute nothing.
 pub fn decode(code: Code) -> Option<VecInsn> {
+    match code.op_code().encoding() {
+        EncodingKind::Legacy => legacy(code),
+        EncodingKind::VEX => vex::decode(code),
+        _ => None,
+    }
+}
+
+fn legacy(code: Code) -> Option<VecInsn> {
     moves::decode(code).or_else(|| int::decode(code)).or_else(|| fp::decode(code)).or_else(|| ext::decode(code))
 }
 
@@ -21,8 +30,9 @@ fn plan(op: Op, dst: Operand, b: Operand, mem: Mem) -> VecInsn {
     let reads_a = match op {
         Op::Vec(op) => op.reads_a(),
         Op::Fp(op) => op.reads_a(),
-        Op::Vec3(_) | Op::Compare { .. } | Op::Test | Op::Strings(_) | Op::MaskedStore => true,
-        Op::Emms => false,
+        Op::Vec3(_) | Op::Fma(_) | Op::Compare { .. } | Op::Test(_) | Op::Strings(_) | Op::MaskedStore => true,
+        Op::Halves(op) => !matches!(op, HalvesOp::Extract | HalvesOp::Permute64),
+        Op::Emms | Op::Zero(_) | Op::MaskedMove(_) | Op::Gather { .. } => false,
     };
     let a = match dst {
         _ if !reads_a => Operand::None,
@@ -39,7 +49,7 @@ fn plan(op: Op, dst: Operand, b: Operand, mem: Mem) -> VecInsn {
     };
     let mmx = if has(Operand::Mm) { MmxState::Entered } else { MmxState::Untouched };
     let mmx_lanes = has(Operand::Mm) && !has(Operand::Xmm);
-    VecInsn { op, mem_op: op, dst, a, b, mem, check, mmx, mmx_lanes, non_temporal: false }
+    VecInsn { op, mem_op: op, dst, a, b, mem, check, mmx, mmx_lanes, non_temporal: false, vex: None }
 }
 
 impl VecInsn {
