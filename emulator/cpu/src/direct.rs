@@ -12,7 +12,7 @@ use egret_isa::fp::Env;
 use egret_isa::insn::{Ctx, Insn, Seg};
 use egret_isa::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
 use egret_isa::sem::muldiv::divide_values;
-use egret_isa::vec::{self, Fmt, FpOp, VecOp};
+use egret_isa::vec::{self, FmaOp, Fmt, FpOp, Vec3Op, VecOp};
 
 impl Emit for Cpu {
     type V = u64;
@@ -144,6 +144,22 @@ impl Emit for Cpu {
         if bytes == 16 { self.write_16(seg, linear, v) } else { self.write_linear(seg, linear, bytes, v as u64) }
     }
 
+    fn load_y(&mut self, seg: Seg, offset: u64, aligned: bool) -> Result<(u128, u128), Fault> {
+        let linear = self.linear(seg, offset, 32, false)?;
+        if aligned && linear & 31 != 0 {
+            return Err(Fault::GP0);
+        }
+        self.read_32(seg, linear)
+    }
+
+    fn store_y(&mut self, seg: Seg, offset: u64, aligned: bool, low: u128, high: u128) -> Result<(), Fault> {
+        let linear = self.linear(seg, offset, 32, true)?;
+        if aligned && linear & 31 != 0 {
+            return Err(Fault::GP0);
+        }
+        self.write_32(seg, linear, low, high)
+    }
+
     #[inline(always)]
     fn flags(&mut self, op: FlagsOp, w: Width, a: u64, b: u64, r: u64) {
         self.state.flags = LazyFlags { r, a, b, kind: LazyFlags::kind(op, w) };
@@ -202,6 +218,16 @@ impl Emit for Cpu {
     }
 
     #[inline(always)]
+    fn ymm_hi(&mut self, r: u8) -> u128 {
+        self.state.ymm_hi[usize::from(r & 15)]
+    }
+
+    #[inline(always)]
+    fn set_ymm_hi(&mut self, r: u8, v: u128) {
+        self.state.ymm_hi[usize::from(r & 15)] = v;
+    }
+
+    #[inline(always)]
     fn x_of(&mut self, v: u64) -> u128 {
         v.into()
     }
@@ -214,6 +240,19 @@ impl Emit for Cpu {
     #[inline]
     fn vec(&mut self, op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         vec::eval2(op, a, b, imm)
+    }
+
+    #[inline]
+    fn vec3(&mut self, op: Vec3Op, a: u128, b: u128, c: u128) -> u128 {
+        vec::eval3(op, a, b, c)
+    }
+
+    #[inline]
+    fn fma(&mut self, op: FmaOp, a: u128, b: u128, c: u128) -> Result<u128, Fault> {
+        let mut env = Env::from_mxcsr(self.state.mxcsr);
+        let r = vec::eval_fma(op, &mut env, a, b, c);
+        self.settle(&env)?;
+        Ok(r)
     }
 
     #[inline]
@@ -239,6 +278,7 @@ impl Emit for Cpu {
             Unit::X87 => Ctx::X87,
             Unit::Mmx => Ctx::MMX,
             Unit::Sse => Ctx::SSE,
+            Unit::Avx => Ctx::AVX,
         };
         if self.state.ctx.has(bit) { Ok(()) } else { Err(self.unit_off(unit)) }
     }

@@ -474,6 +474,27 @@ impl Cpu {
         self.write_linear(seg, linear, 8, v as u64)?;
         self.write_linear(seg, self.wrap_linear(linear.wrapping_add(8)), 8, (v >> 64) as u64)
     }
+
+    /// Reads 32 bytes as one access: the lower half, then the upper one.
+    #[inline]
+    pub fn read_32(&mut self, seg: Seg, linear: u64) -> Result<(u128, u128), Fault> {
+        if self.hit(&self.state.tlb.read[tlb::index(linear)], linear, 32).is_none() {
+            self.pieces(seg, linear, 32, Access::Read)?;
+        }
+        let low = self.read_16(seg, linear)?;
+        let high = self.read_16(seg, self.wrap_linear(linear.wrapping_add(16)))?;
+        Ok((low, high))
+    }
+
+    /// Writes 32 bytes as one access.
+    #[inline]
+    pub fn write_32(&mut self, seg: Seg, linear: u64, low: u128, high: u128) -> Result<(), Fault> {
+        if self.hit(&self.state.tlb.write[tlb::index(linear)], linear, 32).is_none() {
+            self.pieces(seg, linear, 32, Access::Write)?;
+        }
+        self.write_16(seg, linear, low)?;
+        self.write_16(seg, self.wrap_linear(linear.wrapping_add(16)), high)
+    }
 }
 
 impl Cpu {

@@ -154,7 +154,9 @@ fn address_size(insn: &Instruction, mode: Mode) -> Width {
                 .filter(|w| *w > Width::B)
                 .map(|w| if mode == Mode::M64 { Width::Q.min(w.max(Width::D)) } else { w }),
             // A gather's index is a vector.
-            Register::None if insn.memory_index().is_vector_register() => Some(if insn.memory_displ_size() == 8 { Width::Q } else { Width::D }),
+            Register::None if insn.memory_index().is_vector_register() => {
+                Some(if insn.memory_displ_size() == 8 { Width::Q } else { Width::D })
+            }
             Register::None => by_register(insn.memory_index()),
             Register::EIP => Some(Width::D),
             Register::RIP => Some(Width::Q),

@@ -453,6 +453,7 @@ struct Snapshot {
     rip: u64,
     rflags: u64,
     xmm: [u128; 16],
+    ymm_hi: [u128; 16],
     mxcsr: u32,
     selectors: [u16; 6],
     bases: [u64; 6],
@@ -471,6 +472,7 @@ impl Snapshot {
             rip: s.rip,
             rflags: s.rflags(),
             xmm: s.xmm,
+            ymm_hi: s.ymm_hi,
             mxcsr: s.mxcsr,
             selectors: s.seg.map(|s| s.selector),
             bases: s.seg.map(|s| s.base),
@@ -494,6 +496,7 @@ impl Snapshot {
         for (n, name) in NAMES.iter().enumerate() {
             row(name, self.gpr[n].into(), other.gpr[n].into());
             row(&format!("xmm{n}"), self.xmm[n], other.xmm[n]);
+            row(&format!("ymm{n} high"), self.ymm_hi[n], other.ymm_hi[n]);
         }
         for (n, name) in ["es", "cs", "ss", "ds", "fs", "gs"].iter().enumerate() {
             row(name, self.selectors[n].into(), other.selectors[n].into());

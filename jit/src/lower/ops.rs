@@ -181,6 +181,7 @@ impl Lower<'_, '_> {
             Unit::X87 => Ctx::X87,
             Unit::Mmx => Ctx::MMX,
             Unit::Sse => Ctx::SSE,
+            Unit::Avx => Ctx::AVX,
         };
         if !self.ctx().has(bit) {
             let leave = self.leave_block();

@@ -1,4 +1,5 @@
-//! Every vector instruction that `egret_isa::vec` plans, against the host CPU: registers, memory, flags, MXCSR and x87 tags.
+//! The plans of `egret_isa::vec` for legacy encodings, against the host CPU: registers, memory, flags, MXCSR and x87 tags. The engines that
+//! execute plans, and VEX encodings, have their own test: `vector_engines`.
 #![cfg(target_arch = "x86_64")]
 
 mod host;
@@ -7,7 +8,7 @@ mod values;
 
 use egret_isa::vec::{Fmt, FpOp, Op, Operand, VecInsn, decode};
 use host::{Fault, Form, State, Stubs, encode, forms};
-use iced_x86::{Code, CpuidFeature};
+use iced_x86::{Code, CpuidFeature, EncodingKind};
 use values::Rng;
 
 /// Cases per form and immediate.
@@ -25,7 +26,12 @@ fn planned() -> Vec<(Code, VecInsn)> {
         CpuidFeature::SHA => is_x86_feature_detected!("sha"),
         _ => true,
     };
-    Code::values().filter(|code| code.cpuid_features().iter().all(host_has)).filter_map(|code| Some((code, decode(code)?))).collect()
+    let legacy = |code: &Code| code.op_code().encoding() == EncodingKind::Legacy && code.cpuid_features() != [CpuidFeature::SSE4A];
+    Code::values()
+        .filter(legacy)
+        .filter(|code| code.cpuid_features().iter().all(host_has))
+        .filter_map(|code| Some((code, decode(code)?)))
+        .collect()
 }
 
 /// Runs one code in all its forms; `operand` makes values, `mxcsr` control words. Returns how often the host faulted.

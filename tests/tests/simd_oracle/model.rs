@@ -2,7 +2,7 @@
 
 use super::host::{Fault, Form, State};
 use egret_isa::fp::Env;
-use egret_isa::vec::{Mem, MmxState, Op, Operand, VecInsn, compare, compare_strings, eval_fp, eval2, eval2_mmx, eval3, test};
+use egret_isa::vec::{Mem, MmxState, Op, Operand, VecInsn, compare, compare_strings, eval_fp, eval2, eval2_mmx, eval3};
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 /// A decoded instruction with its plan.
@@ -53,13 +53,13 @@ impl Insn {
             Operand::Mxcsr => s.mxcsr = v as u32,
             Operand::Ecx => s.gpr[1] = v as u64,
             Operand::Xmm0 => s.xmm[0] = v,
-            Operand::Mem | Operand::Flags | Operand::Imm8 => panic!("{}: not written", self.insn),
+            Operand::Mem | Operand::Flags | Operand::Imm8 | Operand::Field | Operand::XmmField => panic!("{}: not written", self.insn),
         }
     }
 
     /// Does what the plan says.
     pub fn run(&self, s: &mut State) {
-        let (plan, imm) = (&self.plan, self.imm());
+        let (plan, imm) = (&self.plan, self.plan.immediate(self.imm().into()));
         let memory = self.form == Form::Memory;
         let first = u32::from(plan.op == Op::MaskedStore);
         if let Mem::Load { aligned: true, .. } | Mem::Store { aligned: true, .. } = plan.mem
@@ -86,8 +86,8 @@ impl Insn {
             Op::Vec(op) if plan.mmx_lanes => eval2_mmx(op, a as u64, b as u64, imm).into(),
             Op::Vec(op) => eval2(op, a, b, imm),
             Op::Vec3(op) => eval3(op, a, b, s.xmm[0]),
-            Op::Test => {
-                let (zf, cf) = test(a, b);
+            Op::Test(None) => {
+                let (zf, cf) = (a & b == 0, !a & b == 0);
                 s.flags = u64::from(zf) << 6 | u64::from(cf);
                 return;
             }

@@ -1,5 +1,6 @@
 //! What is too rare or too stateful for ops: the CPU's own functions, by mnemonic. Both tiers run these same functions.
 
+mod avx;
 pub(crate) mod control;
 pub mod cpuid;
 pub(crate) mod debug;
@@ -35,6 +36,7 @@ pub fn lookup(i: &Insn) -> Function {
         .or_else(|| system_tables(i))
         .or_else(|| fpu::table(i))
         .or_else(|| xsave::table(i))
+        .or_else(|| avx::table(i))
         .or_else(|| simd::table(i))
         .unwrap_or(invalid)
 }
@@ -82,8 +84,15 @@ impl Cpu {
             Unit::X87 => Fault::NM,
             Unit::Mmx if self.cr0 & cr0::EM != 0 => Fault::UD,
             Unit::Sse if self.cr0 & cr0::EM != 0 || self.cr4 & cr4::OSFXSR == 0 => Fault::UD,
-            Unit::Mmx | Unit::Sse => Fault::NM,
+            Unit::Avx if !self.avx_enabled() => Fault::UD,
+            Unit::Mmx | Unit::Sse | Unit::Avx => Fault::NM,
         }
+    }
+
+    /// Whether VEX encodings of vector instructions exist now (SDM Vol. 2, "Exception Classes of Instructions").
+    fn avx_enabled(&self) -> bool {
+        use crate::state::cr4;
+        !self.real_mode() && !self.v86() && self.cr4 & cr4::OSXSAVE != 0 && self.state.xcr0 & 6 == 6
     }
 
     /// All 64 bits of a general register.

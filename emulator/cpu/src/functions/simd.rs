@@ -1,5 +1,6 @@
 //! Vector instructions that touch MMX registers or MXCSR, and masked stores: by the plans of [`egret_isa::vec`].
-//! Those on XMM and general registers alone are semantics: [`egret_isa::sem::vector`].
+//! Those on XMM and general registers alone are semantics: [`egret_isa::sem::vector`]. VEX-encoded ones and string comparisons are in
+//! [`super::avx`].
 
 use super::Function;
 use super::fpu::MXCSR_MASK;
@@ -41,6 +42,7 @@ fn check(cpu: &mut Cpu, _i: &Insn, p: &VecInsn, entering: bool) -> Result<(), Fa
         Check::None => Ok(()),
         Check::Mmx => cpu.require(Unit::Mmx),
         Check::Sse => cpu.require(Unit::Sse),
+        Check::Avx => cpu.require(Unit::Avx),
         Check::SseMmx => {
             cpu.require(Unit::Sse)?;
             if entering { cpu.require(Unit::Mmx) } else { Ok(()) }
@@ -57,7 +59,7 @@ fn compute(cpu: &mut Cpu, i: &Insn, p: &VecInsn, memory: bool) -> Result<(), Fau
         Operand::None => b,
         kind => source(cpu, i, kind, 0),
     };
-    let imm = if p.reads_imm() { i.imm as u8 } else { 0 };
+    let imm = p.immediate(i.imm);
     let result = match p.op(memory) {
         Op::Vec(op) if p.mmx_lanes => vec::eval2_mmx(op, a as u64, b as u64, imm).into(),
         Op::Vec(op) => cpu.vec(op, a, b, imm),

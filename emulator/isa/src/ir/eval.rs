@@ -171,7 +171,9 @@ impl<E: Emit> Evaluation<'_, E> {
                 return Ok(Value::Vector(low));
             }
             // Its value was set with the op before.
-            Op::Remainder(_) | Op::Upper(_) => return Ok(self.values.get_mut(at - self.first).map_or(Value::None, |v| std::mem::replace(v, Value::None))),
+            Op::Remainder(_) | Op::Upper(_) => {
+                return Ok(self.values.get_mut(at - self.first).map_or(Value::None, |v| std::mem::replace(v, Value::None)));
+            }
             Op::Load { seg, offset, w } => return e.load(seg, get(offset), w).map(Value::Int),
             Op::Store { seg, offset, w, v } => e.store(seg, get(offset), w, get(v))?,
             Op::Flags { op, w, a, b, r } => e.flags(op, w, get(a), get(b), get(r)),

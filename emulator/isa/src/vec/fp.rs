@@ -200,9 +200,8 @@ fn step(env: &mut Env) -> bool {
 /// an earlier one has an unmasked exception.
 fn dot32<const N: usize>(env: &mut Env, a: [u128; N], b: [u128; N], imm: u8) -> [u128; N] {
     let (a, b) = (a.map(split_u32), b.map(split_u32));
-    let products: [[u32; 4]; N] = core::array::from_fn(|h| {
-        core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { fp::mul32(env, a[h][i], b[h][i]) } else { 0 })
-    });
+    let products: [[u32; 4]; N] =
+        core::array::from_fn(|h| core::array::from_fn(|i| if imm >> (4 + i) & 1 != 0 { fp::mul32(env, a[h][i], b[h][i]) } else { 0 }));
     if !step(env) {
         return [0; N];
     }

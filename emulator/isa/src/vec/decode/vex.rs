@@ -28,6 +28,8 @@ fn with_vex(p: VecInsn, info: &OpCodeInfo) -> VecInsn {
     // Only moves that demand alignment by name do so (SDM Vol. 1, "Memory Alignment" of AVX).
     let copies = matches!(p.op, Op::Vec(Copy));
     let mem = match p.mem {
+        // Of VMOVSS and VMOVSD the register form is another encoding.
+        _ if bytes == 0 => Mem::None,
         Mem::None => Mem::None,
         Mem::Load { aligned, .. } => Mem::Load { bytes, aligned: aligned && copies },
         Mem::Store { aligned, .. } => Mem::Store { bytes, aligned: aligned && copies },
@@ -58,7 +60,10 @@ fn wide(p: &VecInsn, info: &OpCodeInfo) -> Wide {
         Op::Vec(Splat(_)) => Wide::Shared,
         _ if matches!(p.b, Imm8) => Wide::Shared,
         // Counts of shifts, VBROADCASTF128.
-        _ if !operands(info).skip(1).filter(|k| *k != K::imm8).last().is_some_and(is_ymm) && info.op_count() > 1 && is_ymm(info.op_kind(0)) => {
+        _ if !operands(info).skip(1).filter(|k| *k != K::imm8).last().is_some_and(is_ymm)
+            && info.op_count() > 1
+            && is_ymm(info.op_kind(0)) =>
+        {
             let whole = matches!(info.op_kind(1), K::mem) && info.memory_size().size() == 32;
             if whole { Wide::Each(0) } else { Wide::Shared }
         }
