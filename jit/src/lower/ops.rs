@@ -184,12 +184,17 @@ impl Lower<'_, '_> {
             Unit::Avx => Ctx::AVX,
         };
         if !self.ctx().has(bit) {
-            let leave = self.leave_block();
-            let code = self.iconst(exit::INTERPRET);
-            self.jump(leave, &[code]);
-            self.fill_leave();
-            self.ended = true;
+            self.interpret();
         }
+    }
+
+    /// Leaves before this instruction, to the interpreter. Nothing comes after it.
+    pub(super) fn interpret(&mut self) {
+        let leave = self.leave_block();
+        let code = self.iconst(exit::INTERPRET);
+        self.jump(leave, &[code]);
+        self.fill_leave();
+        self.ended = true;
     }
 
     /// A condition's body. One without memory accesses is computed in any case and its effects selected; else it is a branch.

@@ -361,6 +361,11 @@ impl Lower<'_, '_> {
         use FpOp::*;
         let (a, b) = (self.vec(a), self.vec(b));
         Lv::Vec(match op {
+            // Cranelift would see that the result is the operand, and neither flush a denormal nor raise flags.
+            Arith(self::Arith::Min | self::Arith::Max, ..) if a == b => {
+                self.interpret();
+                a
+            }
             Arith(op, f, Lanes::Packed) => self.each(floats(f).1, a, b, |l, a, b| l.float(op, a, b)),
             Arith(op @ (self::Arith::Min | self::Arith::Max), f, Lanes::Scalar) => self.on_low_lane(f, a, b, |l, a, b| l.float(op, a, b)),
             Arith(op, f, Lanes::Scalar) => {
