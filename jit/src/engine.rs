@@ -143,10 +143,10 @@ impl JitEngine {
         for code in compiler.stubs()? {
             addresses.push(fixed.place(&code)?.address);
         }
-        let [read, write, modify, call, cond, merge_flags, divide] = addresses[..] else {
+        let [read, write, modify, call, cond, merge_flags, divide, vector, float] = addresses[..] else {
             return Err(CompileError::Codegen("stubs are missing".to_owned()).into());
         };
-        let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide };
+        let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide, vector, float };
         let enter = fixed.place(&compiler.trampoline()?)?.address;
         memory.keep(fixed);
         let vm = Box::new(Vm { stubs, ..Vm::default() });

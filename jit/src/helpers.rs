@@ -6,9 +6,12 @@
 use crate::host_fp;
 use crate::vm::{CallSite, Vm, exit};
 use egret_cpu::{Cpu, Host, State};
+use egret_isa::fp::Env;
 use egret_isa::insn::Seg;
 use egret_isa::ops::{Cond, Width};
 use egret_isa::sem::muldiv::divide_values;
+use egret_isa::sem::vector::{fp_ops, vec_ops};
+use egret_isa::vec::{Vec3Op, eval_fp, eval2, eval3};
 
 /// A memory access in one word: segment in bits 0-7, bytes in bits 8-15.
 #[must_use]
@@ -48,7 +51,7 @@ pub unsafe extern "C" fn read(state: *mut State, d: u64, offset: u64, _: u64) {
         Ok(Host::At(host)) => (0, host),
         Ok(Host::Crosses) => match read_pieces(cpu, seg, offset, size) {
             Ok(v) => {
-                vm.bounce = [v as u64, (v >> 64) as u64, 0, 0];
+                vm.bounce = v;
                 (0, vm.bounce.as_ptr() as u64)
             }
             Err(fault) => {
@@ -66,11 +69,13 @@ pub unsafe extern "C" fn read(state: *mut State, d: u64, offset: u64, _: u64) {
     cpu.state.status = status as u32;
 }
 
-fn read_pieces(cpu: &mut Cpu, seg: Seg, offset: u64, size: u8) -> Result<u128, egret_cpu::Fault> {
+fn read_pieces(cpu: &mut Cpu, seg: Seg, offset: u64, size: u8) -> Result<[u64; 4], egret_cpu::Fault> {
     let part = size.min(8);
-    let low = cpu.read(seg, offset, part)?;
-    let high = if size > 8 { cpu.read(seg, offset.wrapping_add(8), 8)? } else { 0 };
-    Ok(u128::from(high) << 64 | u128::from(low))
+    let mut words = [0; 4];
+    for (n, word) in (0..u64::from(size / part).min(4)).zip(&mut words) {
+        *word = cpu.read(seg, offset.wrapping_add(8 * n), part)?;
+    }
+    Ok(words)
 }
 
 /// Host address of bytes to be written. An access that crosses pages is done here (up to 8 bytes, from `value`), and its
@@ -191,5 +196,40 @@ pub unsafe extern "C" fn divide(state: *mut State, signed: u64, _: u64, _: u64) 
     };
 }
 
+/// What [`vector`] is asked for besides the operations of [`vec_ops`].
+pub const SHA256_ROUNDS2: u64 = 0xffff;
+
+/// A vector operation on the operands in [`Vm::vectors`], the first of which becomes the result. `what` is the operation's place in
+/// [`vec_ops`] in bits 0-15, or [`SHA256_ROUNDS2`], and the immediate in bits 16-23. No floating point: MXCSR is the guest's.
+///
+/// # Safety
+/// Called from compiled code only.
+pub unsafe extern "C" fn vector(state: *mut State, what: u64, _: u64, _: u64) {
+    // SAFETY: the caller is compiled code.
+    let (_, vm) = unsafe { context(state) };
+    let [a, b, c] = vm.vectors;
+    vm.vectors[0] = match vec_ops().get((what & 0xffff) as usize) {
+        Some(op) => eval2(*op, a, b, (what >> 16) as u8),
+        None => eval3(Vec3Op::Sha256Rounds2, a, b, c),
+    };
+}
+
+/// A floating-point operation on two operands, as [`vector`]: `what` has its place in [`fp_ops`]. Every exception is masked.
+///
+/// # Safety
+/// Called from compiled code only.
+pub unsafe extern "C" fn float(state: *mut State, what: u64, _: u64, _: u64) {
+    // SAFETY: the caller is compiled code.
+    let (cpu, vm) = unsafe { context(state) };
+    host_fp::leave(&mut cpu.state.mxcsr);
+    let [a, b, _] = vm.vectors;
+    if let Some(op) = fp_ops().get((what & 0xffff) as usize) {
+        let mut env = Env::from_mxcsr(cpu.state.mxcsr);
+        vm.vectors[0] = eval_fp(*op, &mut env, a, b, (what >> 16) as u8);
+        cpu.state.mxcsr = env.mxcsr();
+    }
+    host_fp::enter(cpu.state.mxcsr);
+}
+
 /// All helpers in the order of [`crate::vm::Stubs`].
-pub const ALL: [Helper; 7] = [read, write, modify, call, cond, merge_flags, divide];
+pub const ALL: [Helper; 9] = [read, write, modify, call, cond, merge_flags, divide, vector, float];

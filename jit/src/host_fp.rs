@@ -9,6 +9,11 @@ mod imp {
     /// Whether compiled floating-point code behaves as the guest's.
     pub const NATIVE: bool = true;
 
+    /// Whether fused multiply-adds can be compiled: the host has them.
+    pub fn fma() -> bool {
+        std::arch::is_x86_feature_detected!("fma")
+    }
+
     /// What Rust code expects: everything masked, round to nearest.
     const DEFAULT: u32 = 0x1f80;
 
@@ -43,6 +48,11 @@ mod imp {
     /// Whether compiled floating-point code behaves as the guest's: here every operation goes to soft float.
     pub const NATIVE: bool = false;
 
+    /// Fused multiply-adds go to soft float, too.
+    pub fn fma() -> bool {
+        false
+    }
+
     /// Nothing to do.
     pub fn enter(_mxcsr: u32) {}
 
@@ -50,4 +60,4 @@ mod imp {
     pub fn leave(_mxcsr: &mut u32) {}
 }
 
-pub use imp::{NATIVE, enter, leave};
+pub use imp::{NATIVE, enter, fma, leave};

@@ -80,6 +80,10 @@ pub struct Stubs {
     pub merge_flags: u64,
     /// [`crate::helpers::divide`]
     pub divide: u64,
+    /// [`crate::helpers::vector`]
+    pub vector: u64,
+    /// [`crate::helpers::float`]
+    pub float: u64,
 }
 
 /// The engine's data in a layout that compiled code knows. One per engine, boxed: it never moves.
@@ -93,6 +97,8 @@ pub struct Vm {
     pub divide: [u64; 3],
     /// What stands in for the host address of an access that crosses pages.
     pub bounce: [u64; 4],
+    /// Operands of a vector operation, and its result: see [`crate::helpers::vector`].
+    pub vectors: [u128; 3],
     /// Where to go on for instruction pointers, a direct-mapped table: see [`jump_index`].
     pub jumps: [Jump; JUMPS],
     /// The fault of an exit that has one.
@@ -108,6 +114,7 @@ impl Default for Vm {
             stubs: Stubs::default(),
             divide: [0; 3],
             bounce: [0; 4],
+            vectors: [0; 3],
             jumps: [Jump::EMPTY; JUMPS],
             fault: None,
             flushes: 0,

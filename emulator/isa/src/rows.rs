@@ -119,12 +119,12 @@ impl Row {
         // Memory without displacement, with a vector index, and (16-bit) by displacement alone.
         let modrm: &[&[u8]] = if memory { &[&[0x00], &[0x04, 0x08], &[0x06]] } else { &[&[0xc0]] };
         for w in [0, 0x80] {
-            for vvvv in [0x78, 0x68] {
+            for vvvv in [0x68, 0x78] {
                 for m in modrm {
                     let first = m[0] | reg | if m[0] == 0xc0 { rm } else { 0 };
                     let head = [0xc4, 0xe0 | map, w | vvvv | length | prefix, op.op_code() as u8, first];
                     let bytes = [&head, &m[1..], &[0x30; 10]].concat();
-                    if let Decoded::Insn(insn) = decode::decode(&bytes, ctx, decode::DEFAULT_OPTIONS)
+                    if let Decoded::Insn(insn) = decode::decode(&bytes, ctx, Features::ALL)
                         && insn.code == self.code
                         && insn.has_mem() == memory
                     {

@@ -1,4 +1,4 @@
-//! Which registers a region needs where: liveness of general and XMM registers over its blocks.
+//! Which registers a region needs where: liveness of general and vector registers over its blocks.
 //!
 //! What is not live when control enters is not loaded: on every way it is overwritten first, or the region is left, for which
 //! memory has it.
@@ -12,15 +12,17 @@ use egret_isa::ops::Width;
 pub(super) struct Regs {
     pub(super) gpr: u16,
     pub(super) xmm: u16,
+    /// Upper halves of YMM registers.
+    pub(super) ymm: u16,
 }
 
 impl Regs {
     fn or(self, other: Regs) -> Regs {
-        Regs { gpr: self.gpr | other.gpr, xmm: self.xmm | other.xmm }
+        Regs { gpr: self.gpr | other.gpr, xmm: self.xmm | other.xmm, ymm: self.ymm | other.ymm }
     }
 
     fn without(self, other: Regs) -> Regs {
-        Regs { gpr: self.gpr & !other.gpr, xmm: self.xmm & !other.xmm }
+        Regs { gpr: self.gpr & !other.gpr, xmm: self.xmm & !other.xmm, ymm: self.ymm & !other.ymm }
     }
 }
 
@@ -38,7 +40,7 @@ pub(super) fn live<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<
     let count = region.blocks.len();
     // With nothing live at the end: what a block needs. With everything live: what it lets through.
     let needs: Vec<Regs> = (0..count).map(|n| backward(ops(n), Regs::default(), &mut |_| ())).collect();
-    let all = Regs { gpr: u16::MAX, xmm: u16::MAX };
+    let all = Regs { gpr: u16::MAX, xmm: u16::MAX, ymm: u16::MAX };
     let passes: Vec<Regs> = (0..count).map(|n| backward(ops(n), all, &mut |_| ())).collect();
     let mut start = needs.clone();
     loop {
@@ -77,6 +79,9 @@ fn backward(ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs)) -> Regs {
             Op::When(_) => depth -= 1,
             Op::Gpr(r, _) => live.gpr |= 1 << (r & 15),
             Op::Xmm(r) => live.xmm |= 1 << (r & 15),
+            Op::YmmHi(r) => live.ymm |= 1 << (r & 15),
+            Op::SetYmmHi(r, _) if depth > 0 => live.ymm |= 1 << (r & 15),
+            Op::SetYmmHi(r, _) => live.ymm &= !(1 << (r & 15)),
             // A partial or conditional definition needs the rest.
             Op::SetGpr(r, w, _) if depth > 0 || w < Width::D => live.gpr |= 1 << (r & 15),
             Op::SetGpr(r, ..) => live.gpr &= !(1 << (r & 15)),

@@ -61,6 +61,19 @@ impl Lower<'_, '_> {
                     _ => self.b.ins().load(vec::X, flags, host, 0),
                 })
             }
+            Op::LoadY { seg, offset, aligned } => {
+                let host = self.host(seg, offset, 32, Access::Read, aligned);
+                let high = self.b.ins().load(vec::X, self.places.ram, host, 16);
+                self.upper = Some(Lv::Vec(high));
+                Lv::Vec(self.b.ins().load(vec::X, self.places.ram, host, 0))
+            }
+            Op::StoreY { seg, offset, aligned, low, high } => {
+                let (low, high) = (self.vec(low), self.vec(high));
+                let host = self.host(seg, offset, 32, Access::Write(None), aligned);
+                self.b.ins().store(self.places.ram, low, host, 0);
+                self.b.ins().store(self.places.ram, high, host, 16);
+                Lv::None
+            }
             Op::StoreX { seg, offset, bytes, aligned, v } => {
                 self.store_x(seg, offset, bytes, aligned, v);
                 Lv::None

@@ -1,6 +1,6 @@
 //! From IR to CLIF: one function for a region.
 //!
-//! XMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
+//! XMM and YMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
 //! reads. General registers and arithmetic flags are kept as values and stored only where the region is left, blocks join or
 //! the CPU is called. So at any instruction the state in memory is precise but for those, the instruction pointer and the
 //! budget, which the cold way out puts there.
@@ -8,12 +8,14 @@
 mod control;
 mod dynamic;
 mod flags;
+mod fp;
 mod int;
 mod live;
 mod mem;
 mod nearby;
 mod ops;
 mod plan;
+mod sticky;
 mod vec;
 
 pub(crate) use ops::lowerable;
@@ -112,6 +114,8 @@ pub(crate) struct Lower<'a, 'f> {
     budget: Variable,
     gpr: [Variable; 16],
     xmm: [Variable; 16],
+    /// Upper halves of YMM registers.
+    ymm: [Variable; 16],
     live: Vec<live::Live>,
     /// For each entry of the region the code that loads its registers and goes there.
     inner: Vec<ClifBlock>,
@@ -152,6 +156,12 @@ pub(crate) struct Lower<'a, 'f> {
     leave_with: Vec<(usize, Value)>,
     /// The remainder of the last division.
     remainder: Option<Lv>,
+    /// The upper half of the last load of 32 bytes.
+    upper: Option<Lv>,
+    /// Upper halves of YMM registers that are zero since this block cleared them.
+    clear_hi: u16,
+    /// Floating-point comparisons so far.
+    compares: usize,
     /// The condition under which ops take effect.
     predicate: Option<Value>,
     locked: Option<mem::Locked>,
@@ -212,6 +222,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             budget: var(&mut b, I64),
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
+            ymm: std::array::from_fn(|_| var(&mut b, vec::X)),
             live: live::live(region, |n| &plans[n].ir.ops),
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
@@ -245,6 +256,9 @@ impl<'a, 'f> Lower<'a, 'f> {
             leave: None,
             leave_with: Vec::new(),
             remainder: None,
+            upper: None,
+            clear_hi: 0,
+            compares: 0,
             predicate: None,
             locked: None,
             ended: false,
@@ -315,8 +329,13 @@ impl<'a, 'f> Lower<'a, 'f> {
                 let v = self.load_state(vec::X, offset_of!(State, xmm) + 16 * r);
                 self.b.def_var(self.xmm[r], v);
             }
+            if regs.ymm >> r & 1 != 0 {
+                let v = self.load_state(vec::X, offset_of!(State, ymm_hi) + 16 * r);
+                self.b.def_var(self.ymm[r], v);
+            }
         }
         self.low = [None; 16];
+        self.clear_hi = 0;
     }
 
     /// Brings the general registers in [`State`] up to date.
@@ -343,6 +362,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         (self.flags, self.executed, self.low, self.dirty, self.checked) =
             (start.flags, start.executed, start.low, start.dirty, start.checked);
         self.called = 0;
+        self.clear_hi = 0;
         self.vals.clear();
         self.limits.clear();
         self.ended = false;

@@ -1,6 +1,6 @@
 //! The ops one by one.
 
-use super::{Lower, Lv, ty, vec};
+use super::{Lower, Lv, fp, ty};
 use crate::region::jumps_by_table;
 use crate::vm::exit;
 use cranelift_codegen::ir::InstBuilder;
@@ -18,9 +18,9 @@ use std::mem::offset_of;
 pub(crate) fn lowerable(op: &Op, ctx: Ctx) -> bool {
     use Op::*;
     match *op {
-        Vec { op, .. } => return vec::has_vec(op),
-        Fp { op, .. } => return vec::has_fp(op, ctx),
-        FpCompare { .. } => return vec::has_compare(ctx),
+        Fp { .. } => return fp::has_fp(ctx),
+        Fma { .. } => return fp::has_fma(ctx),
+        FpCompare { .. } => return fp::has_compare(ctx),
         _ => {}
     }
     matches!(
@@ -47,6 +47,9 @@ pub(crate) fn lowerable(op: &Op, ctx: Ctx) -> bool {
             | RmwStore { .. }
             | LoadX { .. }
             | StoreX { .. }
+            | LoadY { .. }
+            | Upper(_)
+            | StoreY { .. }
             | Flags { .. }
             | FlagsWord
             | SetFlagsWord(..)
@@ -57,6 +60,10 @@ pub(crate) fn lowerable(op: &Op, ctx: Ctx) -> bool {
             | Branch { .. }
             | Xmm(_)
             | SetXmm(..)
+            | YmmHi(_)
+            | SetYmmHi(..)
+            | Vec { .. }
+            | Vec3 { .. }
             | XOf(_)
             | VOf(..)
             | Require(_)
@@ -93,7 +100,14 @@ impl Lower<'_, '_> {
         }
         match op {
             Op::When(c) => return self.when(ops, at, c),
-            Op::Load { .. } | Op::Store { .. } | Op::RmwLoad { .. } | Op::RmwStore { .. } | Op::LoadX { .. } | Op::StoreX { .. } => {
+            Op::Load { .. }
+            | Op::Store { .. }
+            | Op::RmwLoad { .. }
+            | Op::RmwStore { .. }
+            | Op::LoadX { .. }
+            | Op::StoreX { .. }
+            | Op::LoadY { .. }
+            | Op::StoreY { .. } => {
                 let v = self.memory_op(ops, at);
                 self.push(v);
             }
@@ -111,6 +125,14 @@ impl Lower<'_, '_> {
             }
             Op::Vec { op, a, b, imm } => {
                 let v = self.vec_op(ops, op, a, b, imm);
+                self.push(v);
+            }
+            Op::SetYmmHi(r, v) => {
+                self.set_ymm_hi(ops, r, v);
+                self.push(Lv::None);
+            }
+            Op::Upper(_) => {
+                let v = self.upper.take().unwrap_or(Lv::None);
                 self.push(v);
             }
             Op::Remainder(_) => {
@@ -146,6 +168,9 @@ impl Lower<'_, '_> {
                 self.set_xmm(r, v);
                 Lv::None
             }
+            Op::YmmHi(r) => Lv::Vec(self.b.use_var(self.ymm[usize::from(r & 15)])),
+            Op::Vec3 { op, a, b, c } => self.vec3_op(op, a, b, c),
+            Op::Fma { op, a, b, c } => self.fma_op(op, a, b, c),
             Op::XOf(v) => self.x_of(v),
             Op::VOf(w, x) => self.v_of(w, x),
             Op::Fp { op, a, b, imm } => self.fp_op(op, a, b, imm),

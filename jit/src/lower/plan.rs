@@ -1,9 +1,10 @@
 //! What is known about blocks before they are lowered: their IR, where ways join, and what the flags are there.
 
 use super::flags::Kind;
+use super::sticky;
 use crate::region::{Block, End, Region, Target};
 use egret_isa::flags::ARITH;
-use egret_isa::insn::{Ctx, Mode};
+use egret_isa::insn::{Ctx, Insn, Mode};
 use egret_isa::ir::{self, Op, Recorder};
 use egret_isa::ops::{FlagsOp, Width};
 
@@ -23,7 +24,8 @@ pub(super) fn plan(region: &Region) -> Vec<Plan> {
     let mut plans: Vec<Plan> = region
         .blocks
         .iter()
-        .map(|b| Plan { ir: record(b), join: b.preds + usize::from(b.entry.is_some()) > 1, flags_live: false, kind: None })
+        .zip(record(region))
+        .map(|(b, ir)| Plan { ir, join: b.preds + usize::from(b.entry.is_some()) > 1, flags_live: false, kind: None })
         .collect();
     let checked = region.ctx.mode() != Mode::M64 && !region.ctx.has(Ctx::FLAT);
     let uses: Vec<Use> = plans.iter().map(|p| first_use(&p.ir.ops, checked)).collect();
@@ -49,18 +51,34 @@ pub(super) fn plan(region: &Region) -> Vec<Plan> {
     plans
 }
 
-/// The IR of a block. An instruction with an op that has no lowering is left to the CPU.
-fn record(b: &Block) -> ir::Block {
-    let mut whole = Recorder::default();
-    for (_, i) in &b.insns {
-        let alone = ir::record(std::slice::from_ref(i));
-        if alone.ops.iter().all(|op| super::lowerable(op, i.ctx)) {
-            whole.insn(i);
-        } else {
-            whole.call_insn(i);
+/// The IR of blocks. An instruction with an op that has no lowering is left to the CPU, and so is one whose floating point
+/// Cranelift might drop or move.
+fn record(region: &Region) -> Vec<ir::Block> {
+    let mut blocks: Vec<Vec<Recorded>> = region.blocks.iter().map(|b| b.insns.iter().map(|(_, i)| Recorded::new(i)).collect()).collect();
+    sticky::keep(region, &mut blocks);
+    let join = |(b, recorded): (&Block, &Vec<Recorded>)| {
+        let mut whole = Recorder::default();
+        for ((_, i), r) in b.insns.iter().zip(recorded) {
+            if r.call { whole.call_insn(i) } else { whole.insn(i) }
         }
+        whole.finish()
+    };
+    region.blocks.iter().zip(&blocks).map(join).collect()
+}
+
+/// An instruction by itself.
+pub(super) struct Recorded {
+    /// It is left to the CPU's function.
+    pub(super) call: bool,
+    /// Its ops.
+    pub(super) ops: Vec<Op>,
+}
+
+impl Recorded {
+    fn new(i: &Insn) -> Recorded {
+        let ops = ir::record(std::slice::from_ref(i)).ops;
+        Recorded { call: !ops.iter().all(|op| super::lowerable(op, i.ctx)), ops }
     }
-    whole.finish()
 }
 
 /// What a block does to the flags first.
@@ -95,6 +113,10 @@ fn first_use(ops: &[Op], checked: bool) -> Use {
             | Op::NextIp(_)
             | Op::Xmm(_)
             | Op::SetXmm(..)
+            | Op::YmmHi(_)
+            | Op::SetYmmHi(..)
+            | Op::Upper(_)
+            | Op::Vec3 { .. }
             | Op::XOf(_)
             | Op::VOf(..)
             | Op::Vec { .. } => {}

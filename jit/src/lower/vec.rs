@@ -1,26 +1,26 @@
-//! Vectors: integer operations through CLIF's vector types, floating point through the host's own under the guest's MXCSR.
+//! Integer operations on vectors, through CLIF's vector types. What these cannot say is computed by a helper.
 //!
-//! What has no lowering here is left to the CPU's function, the whole instruction: [`has_vec`] and [`has_fp`] say so.
-//! Floating-point operations are right on hosts whose scalar and vector arithmetic is x86's and obeys MXCSR (see
-//! [`crate::host_fp`]), and while every exception is masked ([`Ctx::FP_MASKED`]).
+//! The upper halves of YMM registers are values and places of their own. That one is known to be zero is remembered, so that a
+//! run of VEX.128 instructions clears it once.
 
 use super::{Lower, Lv};
-use crate::host_fp;
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8, I8X16, I16X8, I32, I32X4, I64, I64X2};
+use crate::helpers::SHA256_ROUNDS2;
+use crate::vm::{Stubs, Vm};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I8X16, I16X8, I32, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value};
 use egret_cpu::State;
-use egret_isa::insn::Ctx;
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::Width;
-use egret_isa::vec::{Arith, Fmt, FpOp, Lanes, Shape, ToInt, VecOp};
+use egret_isa::sem::vector::vec_ops;
+use egret_isa::vec::{Shape, Vec3Op, VecOp};
 use std::mem::offset_of;
 
 /// The type that vectors are kept in.
 pub(super) const X: Type = I8X16;
 
 /// The vector type of a shape.
-fn lanes(s: Shape) -> Type {
+pub(super) fn lanes(s: Shape) -> Type {
     match s {
         Shape::I8 => I8X16,
         Shape::I16 => I16X8,
@@ -29,15 +29,8 @@ fn lanes(s: Shape) -> Type {
     }
 }
 
-fn floats(f: Fmt) -> (Type, Type) {
-    match f {
-        Fmt::F32 => (F32, F32X4),
-        Fmt::F64 => (F64, F64X2),
-    }
-}
-
-/// Whether a vector operation has a lowering.
-pub(super) fn has_vec(op: VecOp) -> bool {
+/// Whether a vector operation is lowered to CLIF; the others are computed by [`crate::helpers::vector`].
+fn inline(op: VecOp) -> bool {
     use VecOp::*;
     match op {
         Copy | ZextLow(_) | MergeLow(_) | MoveHighToLow | High64 | And | AndNot | Or | Xor => true,
@@ -50,37 +43,13 @@ pub(super) fn has_vec(op: VecOp) -> bool {
         MulWideU32 | MulAdd16 | ByteShiftLeft | ByteShiftRight => true,
         PackS(_) | PackU(_) => true,
         Shuffle32 | ShuffleLow16 | ShuffleHigh16 | ShufflePs | ShufflePd | DupEven32 | DupOdd32 | DupLow64 | AlignRight => true,
-        Insert(_) | Extract(_) | MoveMask(_) => true,
+        Insert(_) | Extract(_) | MoveMask(_) | Blend(_) | InsertPs | InsertPsMem | Splat(_) => true,
+        ExtendS(..) | ExtendU(..) | MulHighS16 | MulHighU16 | MulWideS32 | SumAbsDiff | Permute32 | Permute64 => true,
+        Abs(s) => s != Shape::I64,
+        AddPairs(_) => true,
+        ShuffleBytes | MulHighRound16 | MulAddU8S8 => cfg!(target_arch = "x86_64"),
         _ => false,
     }
-}
-
-/// Whether a floating-point operation has a lowering in a context.
-pub(super) fn has_fp(op: FpOp, ctx: Ctx) -> bool {
-    use FpOp::*;
-    host_fp::NATIVE
-        && ctx.has(Ctx::FP_MASKED)
-        && matches!(
-            op,
-            Arith(..)
-                | Cmp(..)
-                | CvtPs2Pd
-                | CvtPd2Ps
-                | CvtSs2Sd
-                | CvtSd2Ss
-                | CvtDq2Ps
-                | CvtDq2Pd
-                | CvtPs2Dq(ToInt::Truncate)
-                | CvtSi32(_)
-                | CvtSi64(_)
-                | CvtToSi32(_, ToInt::Truncate)
-                | CvtToSi64(_, ToInt::Truncate)
-        )
-}
-
-/// Whether comparisons have a lowering in a context.
-pub(super) fn has_compare(ctx: Ctx) -> bool {
-    host_fp::NATIVE && ctx.has(Ctx::FP_MASKED)
 }
 
 impl Lower<'_, '_> {
@@ -91,7 +60,7 @@ impl Lower<'_, '_> {
         }
     }
 
-    fn zero_x(&mut self) -> Value {
+    pub(super) fn zero_x(&mut self) -> Value {
         let zero = self.b.ins().iconst(I8, 0);
         self.b.ins().splat(X, zero)
     }
@@ -101,6 +70,19 @@ impl Lower<'_, '_> {
         let v = self.vec(v);
         self.b.def_var(self.xmm[n], v);
         self.store_state(v, offset_of!(State, xmm) + 16 * n);
+    }
+
+    /// Writes the upper half of a YMM register.
+    pub(super) fn set_ymm_hi(&mut self, ops: &[Op], r: u8, v: Val) {
+        let n = usize::from(r & 15);
+        let zero = self.known_low(ops, v) == Some(0);
+        if zero && self.clear_hi >> n & 1 != 0 {
+            return;
+        }
+        self.clear_hi = if zero { self.clear_hi | 1 << n } else { self.clear_hi & !(1 << n) };
+        let v = self.vec(v);
+        self.b.def_var(self.ymm[n], v);
+        self.store_state(v, offset_of!(State, ymm_hi) + 16 * n);
     }
 
     /// An integer in the low lane.
@@ -115,7 +97,7 @@ impl Lower<'_, '_> {
     }
 
     /// A scalar in the low lane of `t`, zeros above.
-    fn low_lane(&mut self, t: Type, v: Value) -> Value {
+    pub(super) fn low_lane(&mut self, t: Type, v: Value) -> Value {
         let v = self.b.ins().scalar_to_vector(t, v);
         self.bitcast(X, v)
     }
@@ -137,7 +119,7 @@ impl Lower<'_, '_> {
     }
 
     /// A known integer behind a vector operand.
-    fn known_low(&self, ops: &[Op], v: Val) -> Option<u64> {
+    pub(super) fn known_low(&self, ops: &[Op], v: Val) -> Option<u64> {
         match ops.get(v.0 as usize) {
             Some(Op::XOf(v)) => match self.val(*v) {
                 Lv::Const(c) => Some(c),
@@ -154,14 +136,14 @@ impl Lower<'_, '_> {
     }
 
     /// Lanes of `s` picked from `a` and, from the number of lanes on, from `b`.
-    fn pick_lanes(&mut self, s: Shape, a: Value, b: Value, which: impl Fn(u8) -> u8) -> Value {
+    pub(super) fn pick_lanes(&mut self, s: Shape, a: Value, b: Value, which: impl Fn(u8) -> u8) -> Value {
         let size = (s.bits() / 8) as u8;
         let bytes = std::array::from_fn(|n| which(n as u8 / size) * size + n as u8 % size);
         self.pick(a, b, bytes)
     }
 
     /// A lane-wise operation.
-    fn each(&mut self, t: Type, a: Value, b: Value, f: impl FnOnce(&mut Self, Value, Value) -> Value) -> Value {
+    pub(super) fn each(&mut self, t: Type, a: Value, b: Value, f: impl FnOnce(&mut Self, Value, Value) -> Value) -> Value {
         let (a, b) = (self.bitcast(t, a), self.bitcast(t, b));
         let r = f(self, a, b);
         self.bitcast(X, r)
@@ -176,10 +158,46 @@ impl Lower<'_, '_> {
             return Lv::Vec(self.shift_bytes(ops, op, a, b));
         }
         let (a, b) = (self.vec(a), self.vec(b));
-        if let Some(v) = self.arithmetic(op, a, b) {
+        if !inline(op) {
+            return Lv::Vec(self.by_helper(op, a, b, imm));
+        }
+        if let Some(v) = self.arithmetic(op, a, b).or_else(|| self.products(op, a, b)) {
             return Lv::Vec(v);
         }
         Lv::Vec(self.permute(op, a, b, imm))
+    }
+
+    /// Asks a helper for the result.
+    fn by_helper(&mut self, op: VecOp, a: Value, b: Value, imm: u8) -> Value {
+        let number = vec_ops().iter().position(|o| *o == op).unwrap_or(0) as u64;
+        self.ask(offset_of!(Stubs, vector), number | u64::from(imm) << 16, [a, b, b])
+    }
+
+    /// Calls [`crate::helpers::vector`] or another such helper on three vectors.
+    pub(super) fn ask(&mut self, stub: usize, what: u64, operands: [Value; 3]) -> Value {
+        let vm = self.load_state(I64, offset_of!(State, engine));
+        let at = offset_of!(Vm, vectors) as i32;
+        for (n, v) in (0..).zip(operands) {
+            self.b.ins().store(self.places.vm, v, vm, at + 16 * n);
+        }
+        let what = self.iconst(what);
+        self.call_stub(stub, [what; 3]);
+        self.b.ins().load(X, self.places.vm, vm, at)
+    }
+
+    /// An operation of three operands.
+    pub(super) fn vec3_op(&mut self, op: Vec3Op, a: Val, b: Val, c: Val) -> Lv {
+        let (a, b, c) = (self.vec(a), self.vec(b), self.vec(c));
+        Lv::Vec(match op {
+            Vec3Op::BlendVar(s) => {
+                let (t, zero) = (lanes(s), self.zero_x());
+                let (c, zero) = (self.bitcast(t, c), self.bitcast(t, zero));
+                let mask = self.b.ins().icmp(IntCC::SignedLessThan, c, zero);
+                let mask = self.bitcast(X, mask);
+                self.b.ins().bitselect(mask, b, a)
+            }
+            Vec3Op::Sha256Rounds2 => self.ask(offset_of!(Stubs, vector), SHA256_ROUNDS2, [a, b, c]),
+        })
     }
 
     fn arithmetic(&mut self, op: VecOp, a: Value, b: Value) -> Option<Value> {
@@ -222,10 +240,85 @@ impl Lower<'_, '_> {
                 let r = self.b.ins().iadd_pairwise(low, high);
                 self.bitcast(X, r)
             }
+            Abs(s) => self.each(all(s), b, b, |l, _, b| l.b.ins().iabs(b)),
+            AddPairs(s) => self.each(all(s), a, b, |l, a, b| l.b.ins().iadd_pairwise(a, b)),
+            ShuffleBytes => self.b.ins().x86_pshufb(a, b),
+            MulHighRound16 => self.each(I16X8, a, b, |l, a, b| l.b.ins().x86_pmulhrsw(a, b)),
+            // CLIF takes the signed bytes first.
+            MulAddU8S8 => {
+                let r = self.b.ins().x86_pmaddubsw(b, a);
+                self.bitcast(X, r)
+            }
             PackS(s) => self.each(all(s), a, b, |l, a, b| l.b.ins().snarrow(a, b)),
             PackU(s) => self.each(all(s), a, b, |l, a, b| l.b.ins().unarrow(a, b)),
             _ => return None,
         })
+    }
+
+    /// Products and sums at twice the width, and lanes made wider.
+    fn products(&mut self, op: VecOp, a: Value, b: Value) -> Option<Value> {
+        use VecOp::*;
+        Some(match op {
+            ExtendS(from, to) => self.extend(true, from, to, b),
+            ExtendU(from, to) => self.extend(false, from, to, b),
+            MulHighS16 | MulHighU16 => {
+                let signed = op == MulHighS16;
+                let (a, b) = (self.bitcast(I16X8, a), self.bitcast(I16X8, b));
+                let low = self.wide_product(signed, false, a, b);
+                let high = self.wide_product(signed, true, a, b);
+                // The upper words of the eight doublewords.
+                let (low, high) = (self.bitcast(X, low), self.bitcast(X, high));
+                self.pick_lanes(Shape::I16, low, high, |n| 2 * n + 1)
+            }
+            MulWideS32 => {
+                let even = |l: &mut Self, v| {
+                    let v = l.pick_lanes(Shape::I32, v, v, |n| [0, 2, 1, 3][usize::from(n & 3)]);
+                    l.bitcast(I32X4, v)
+                };
+                let (a, b) = (even(self, a), even(self, b));
+                let (a, b) = (self.b.ins().swiden_low(a), self.b.ins().swiden_low(b));
+                let r = self.b.ins().imul(a, b);
+                self.bitcast(X, r)
+            }
+            SumAbsDiff => self.sum_abs_diff(a, b),
+            _ => return None,
+        })
+    }
+
+    fn wide_product(&mut self, signed: bool, high: bool, a: Value, b: Value) -> Value {
+        let ins = |l: &mut Self, v| match (signed, high) {
+            (true, false) => l.b.ins().swiden_low(v),
+            (true, true) => l.b.ins().swiden_high(v),
+            (false, false) => l.b.ins().uwiden_low(v),
+            (false, true) => l.b.ins().uwiden_high(v),
+        };
+        let (a, b) = (ins(self, a), ins(self, b));
+        self.b.ins().imul(a, b)
+    }
+
+    fn extend(&mut self, signed: bool, from: Shape, to: Shape, v: Value) -> Value {
+        let mut v = self.bitcast(lanes(from), v);
+        for _ in 0..(to.bits() / from.bits()).trailing_zeros() {
+            v = if signed { self.b.ins().swiden_low(v) } else { self.b.ins().uwiden_low(v) };
+        }
+        self.bitcast(X, v)
+    }
+
+    /// PSADBW: differences of bytes, then sums of neighbours until eight are one.
+    fn sum_abs_diff(&mut self, a: Value, b: Value) -> Value {
+        let (most, least) = (self.b.ins().umax(a, b), self.b.ins().umin(a, b));
+        let mut v = self.b.ins().isub(most, least);
+        for _ in 0..2 {
+            let (low, high) = (self.b.ins().uwiden_low(v), self.b.ins().uwiden_high(v));
+            v = self.b.ins().iadd_pairwise(low, high);
+        }
+        let v = self.bitcast(I64X2, v);
+        let n = self.b.ins().iconst(I32, 32);
+        let (up, down) = (self.b.ins().ishl(v, n), self.b.ins().ushr(v, n));
+        // The lower of two doublewords, and the upper brought down to it.
+        let low = self.b.ins().ushr(up, n);
+        let r = self.b.ins().iadd(low, down);
+        self.bitcast(X, r)
     }
 
     fn permute(&mut self, op: VecOp, a: Value, b: Value, imm: u8) -> Value {
@@ -260,6 +353,10 @@ impl Lower<'_, '_> {
                 let lane = imm & (s.lanes() as u8 - 1);
                 self.pick_lanes(s, a, b, |n| if n == lane { s.lanes() as u8 } else { n })
             }
+            Blend(s) => self.pick_lanes(s, a, b, |n| if imm >> n & 1 != 0 { s.lanes() as u8 + n } else { n }),
+            Splat(s) => self.pick_lanes(s, b, b, |_| 0),
+            InsertPs | InsertPsMem => self.insert_ps(op, a, b, imm),
+            Permute32 | Permute64 => self.permute_by(op, a, b),
             Extract(s) => {
                 let (zero, lane) = (self.zero_x(), imm & (s.lanes() as u8 - 1));
                 self.pick_lanes(s, b, zero, |n| if n == 0 { lane } else { s.lanes() as u8 })
@@ -272,6 +369,41 @@ impl Lower<'_, '_> {
             }
             _ => b,
         }
+    }
+
+    fn insert_ps(&mut self, op: VecOp, a: Value, b: Value, imm: u8) -> Value {
+        let (from, to) = (if op == VecOp::InsertPs { imm >> 6 } else { 0 }, imm >> 4 & 3);
+        let r = self.pick_lanes(Shape::I32, a, b, |n| if n == to { 4 + from } else { n });
+        let zero = self.zero_x();
+        self.pick_lanes(Shape::I32, r, zero, |n| if imm >> n & 1 != 0 { 4 } else { n })
+    }
+
+    /// VPERMILPS and VPERMILPD by a register.
+    fn permute_by(&mut self, op: VecOp, a: Value, b: Value) -> Value {
+        if op == VecOp::Permute64 {
+            let (low, high) = (self.pick_lanes(Shape::I64, a, a, |_| 0), self.pick_lanes(Shape::I64, a, a, |_| 1));
+            let b = self.bitcast(I64X2, b);
+            let n = self.b.ins().iconst(I32, 62);
+            // Bit 1 becomes the sign.
+            let b = self.b.ins().ishl(b, n);
+            let zero = self.zero_x();
+            let zero = self.bitcast(I64X2, zero);
+            let mask = self.b.ins().icmp(IntCC::SignedLessThan, b, zero);
+            let mask = self.bitcast(X, mask);
+            return self.b.ins().bitselect(mask, high, low);
+        }
+        // Each doubleword's number times four, in each of its bytes, and the byte's own number.
+        let b = self.bitcast(I32X4, b);
+        let splat = |l: &mut Self, c: i64| {
+            let c = l.b.ins().iconst(I32, c);
+            l.b.ins().splat(I32X4, c)
+        };
+        let (three, fours, steps) = (splat(self, 3), splat(self, 0x0404_0404), splat(self, 0x0302_0100));
+        let b = self.b.ins().band(b, three);
+        let b = self.b.ins().imul(b, fours);
+        let b = self.b.ins().iadd(b, steps);
+        let b = self.bitcast(X, b);
+        self.b.ins().swizzle(a, b)
     }
 
     /// `a:b` shifted right by bytes.
@@ -330,198 +462,5 @@ impl Lower<'_, '_> {
             }
             _ => r,
         }
-    }
-}
-
-/// Floating point.
-impl Lower<'_, '_> {
-    /// The low lane as a scalar.
-    fn scalar(&mut self, f: Fmt, x: Value) -> Value {
-        let (_, t) = floats(f);
-        let x = self.bitcast(t, x);
-        self.b.ins().extractlane(x, 0)
-    }
-
-    /// `x` with its low lane replaced.
-    fn with_scalar(&mut self, f: Fmt, x: Value, v: Value) -> Value {
-        let (_, t) = floats(f);
-        let x = self.bitcast(t, x);
-        let r = self.b.ins().insertlane(x, v, 0);
-        self.bitcast(X, r)
-    }
-
-    /// The low lane alone, zeros above: for operations that exist on vectors only and must raise nothing for other lanes.
-    fn alone(&mut self, f: Fmt, x: Value) -> Value {
-        let (_, t) = floats(f);
-        let v = self.scalar(f, x);
-        self.b.ins().scalar_to_vector(t, v)
-    }
-
-    pub(super) fn fp_op(&mut self, op: FpOp, a: Val, b: Val, imm: u8) -> Lv {
-        use FpOp::*;
-        let (a, b) = (self.vec(a), self.vec(b));
-        Lv::Vec(match op {
-            // Cranelift would see that the result is the operand, and neither flush a denormal nor raise flags.
-            Arith(self::Arith::Min | self::Arith::Max, ..) if a == b => {
-                self.interpret();
-                a
-            }
-            Arith(op, f, Lanes::Packed) => self.each(floats(f).1, a, b, |l, a, b| l.float(op, a, b)),
-            Arith(op @ (self::Arith::Min | self::Arith::Max), f, Lanes::Scalar) => self.on_low_lane(f, a, b, |l, a, b| l.float(op, a, b)),
-            Arith(op, f, Lanes::Scalar) => {
-                let (x, y) = (self.scalar(f, a), self.scalar(f, b));
-                let r = self.float(op, x, y);
-                self.with_scalar(f, a, r)
-            }
-            Cmp(f, Lanes::Packed) => self.each(floats(f).1, a, b, |l, a, b| l.float_mask(f, imm, a, b)),
-            Cmp(f, Lanes::Scalar) => self.on_low_lane(f, a, b, |l, a, b| l.float_mask(f, imm, a, b)),
-            _ => self.convert(op, a, b),
-        })
-    }
-
-    /// A vector operation for the low lane only; the other lanes are `a`'s.
-    fn on_low_lane(&mut self, f: Fmt, a: Value, b: Value, op: impl FnOnce(&mut Self, Value, Value) -> Value) -> Value {
-        let (x, y) = (self.alone(f, a), self.alone(f, b));
-        let r = op(self, x, y);
-        let r = self.bitcast(X, r);
-        let s = if f == Fmt::F32 { Shape::I32 } else { Shape::I64 };
-        self.pick_lanes(s, a, r, |n| if n == 0 { s.lanes() as u8 } else { n })
-    }
-
-    fn float(&mut self, op: Arith, a: Value, b: Value) -> Value {
-        match op {
-            Arith::Add => self.b.ins().fadd(a, b),
-            Arith::Sub => self.b.ins().fsub(a, b),
-            Arith::Mul => self.b.ins().fmul(a, b),
-            Arith::Div => self.b.ins().fdiv(a, b),
-            Arith::Sqrt => self.b.ins().sqrt(b),
-            // MINPS: the second operand unless the first is less; the comparison signals for a NaN, as MINPS does.
-            Arith::Min => self.pick_float(FloatCC::LessThan, a, b),
-            Arith::Max => self.pick_float(FloatCC::GreaterThan, a, b),
-        }
-    }
-
-    fn pick_float(&mut self, cc: FloatCC, a: Value, b: Value) -> Value {
-        let c = self.b.ins().fcmp(cc, a, b);
-        let t = self.b.func.dfg.value_type(a);
-        let c = self.bitcast(t, c);
-        self.b.ins().bitselect(c, a, b)
-    }
-
-    /// CMPPS's predicates (SDM Vol. 2, "CMPPS", table "Comparison Predicate").
-    fn float_mask(&mut self, _f: Fmt, imm: u8, a: Value, b: Value) -> Value {
-        let cc = match imm & 7 {
-            0 => FloatCC::Equal,
-            1 => FloatCC::LessThan,
-            2 => FloatCC::LessThanOrEqual,
-            3 => FloatCC::Unordered,
-            4 => FloatCC::NotEqual,
-            5 => FloatCC::UnorderedOrGreaterThanOrEqual,
-            6 => FloatCC::UnorderedOrGreaterThan,
-            _ => FloatCC::Ordered,
-        };
-        self.b.ins().fcmp(cc, a, b)
-    }
-
-    fn convert(&mut self, op: FpOp, a: Value, b: Value) -> Value {
-        use FpOp::*;
-        match op {
-            CvtPs2Pd => {
-                let v = self.bitcast(F32X4, b);
-                let r = self.b.ins().fvpromote_low(v);
-                self.bitcast(X, r)
-            }
-            CvtPd2Ps => {
-                let v = self.bitcast(F64X2, b);
-                let r = self.b.ins().fvdemote(v);
-                self.bitcast(X, r)
-            }
-            CvtSs2Sd => {
-                let v = self.scalar(Fmt::F32, b);
-                let r = self.b.ins().fpromote(F64, v);
-                self.with_scalar(Fmt::F64, a, r)
-            }
-            CvtSd2Ss => {
-                let v = self.scalar(Fmt::F64, b);
-                let r = self.b.ins().fdemote(F32, v);
-                self.with_scalar(Fmt::F32, a, r)
-            }
-            CvtDq2Ps => {
-                let v = self.bitcast(I32X4, b);
-                let r = self.b.ins().fcvt_from_sint(F32X4, v);
-                self.bitcast(X, r)
-            }
-            CvtDq2Pd => {
-                let v = self.bitcast(I32X4, b);
-                let v = self.b.ins().swiden_low(v);
-                let r = self.b.ins().fcvt_from_sint(F64X2, v);
-                self.bitcast(X, r)
-            }
-            CvtPs2Dq(_) => {
-                let v = self.bitcast(F32X4, b);
-                let r = self.b.ins().x86_cvtt2dq(I32X4, v);
-                self.bitcast(X, r)
-            }
-            CvtSi32(f) => self.convert_integer(f, I32X4, a, b),
-            CvtSi64(f) => self.convert_integer(f, I64X2, a, b),
-            CvtToSi32(f, _) => self.truncate(f, I32, b),
-            CvtToSi64(f, _) => self.truncate(f, I64, b),
-            _ => b,
-        }
-    }
-
-    fn convert_integer(&mut self, f: Fmt, from: Type, a: Value, b: Value) -> Value {
-        let v = self.bitcast(from, b);
-        let v = self.b.ins().extractlane(v, 0);
-        let r = self.b.ins().fcvt_from_sint(floats(f).0, v);
-        self.with_scalar(f, a, r)
-    }
-
-    /// Truncation. Out of range, which x86 answers with the integer indefinite, is the interpreter's.
-    fn truncate(&mut self, f: Fmt, to: Type, b: Value) -> Value {
-        let v = self.scalar(f, b);
-        // Compared as an integer: a floating-point comparison raises DE for a denormal, which CVTTSD2SI does not.
-        let (whole, limit) = match f {
-            Fmt::F32 => (I32, u64::from(((1u64 << (to.bits() - 1)) as f32).to_bits())),
-            Fmt::F64 => (I64, ((1u64 << (to.bits() - 1)) as f64).to_bits()),
-        };
-        let bits = self.bitcast(whole, v);
-        let twice = self.b.ins().ishl_imm_u(bits, 1);
-        let magnitude = self.b.ins().ushr_imm_u(twice, 1);
-        let outside = self.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, magnitude, limit as i64);
-        self.leave_if(outside);
-        let r = self.b.ins().fcvt_to_sint_sat(to, v);
-        let wide = if to == I64 { r } else { self.b.ins().uextend(I64, r) };
-        self.low_lane(I64X2, wide)
-    }
-
-    /// ZF, PF, CF of a comparison as a flags word.
-    pub(super) fn fp_compare(&mut self, f: Fmt, signaling: bool, a: Val, b: Val) -> Lv {
-        let (a, b) = (self.vec(a), self.vec(b));
-        if signaling {
-            // UCOMISD, which CLIF compares scalars with, is quiet. This comparison signals for a NaN; its result is stored
-            // so that it happens.
-            let (x, y) = (self.alone(f, a), self.alone(f, b));
-            let mask = self.b.ins().fcmp(FloatCC::LessThan, x, y);
-            let mask = self.bitcast(I64X2, mask);
-            let word = self.b.ins().extractlane(mask, 0);
-            self.store_state(word, offset_of!(State, result) + 8);
-        }
-        let (x, y) = (self.scalar(f, a), self.scalar(f, b));
-        // MXCSR keeps the flags of a comparison that nobody looks at, too, so its result is stored: at another place than the one
-        // before, for of two stores to one place Cranelift keeps the second only.
-        let unordered = self.b.ins().fcmp(FloatCC::Unordered, x, y);
-        self.store_state(unordered, offset_of!(State, result) + if self.executed & 1 == 0 { 0 } else { 4 });
-        let mut word = None;
-        for (cc, shift) in [(FloatCC::UnorderedOrLessThan, 0), (FloatCC::Unordered, 2), (FloatCC::UnorderedOrEqual, 6)] {
-            let bit = self.b.ins().fcmp(cc, x, y);
-            let bit = self.b.ins().uextend(I32, bit);
-            let bit = if shift == 0 { bit } else { self.b.ins().ishl_imm_u(bit, shift) };
-            word = Some(match word {
-                Some(word) => self.b.ins().bor(word, bit),
-                None => bit,
-            });
-        }
-        word.map_or(Lv::Const(0), |word| Lv::Int(word, Width::D))
     }
 }

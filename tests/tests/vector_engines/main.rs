@@ -11,11 +11,12 @@ use egret_bus::{GuestRam, Phys};
 use egret_cpu::cpu::Intercept;
 use egret_cpu::state::{cr0, cr4, efer};
 use egret_cpu::{Cpu, Engine, Fault as Raised, SegReg, System, functions};
-use egret_isa::decode::{DEFAULT_OPTIONS, Decoded, decode};
+use egret_isa::decode::{Decoded, decode};
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Insn, Seg};
 use egret_isa::ir;
 use egret_isa::vec::{self, Fmt, FpOp, Op, Operand, VecInsn};
+use egret_isa::{CpuModel, Features};
 use egret_jit::engine::{JitEngine, Options};
 use encode::{Registers, encode, forms, operands};
 use host::{Fault, MEMORY, MIDDLE, State, Stubs};
@@ -61,6 +62,7 @@ fn cpu() -> Cpu {
     cpu.state.xcr0 = 7;
     cpu.efer = efer::LME | efer::LMA;
     cpu.state.seg[Seg::Cs as usize] = SegReg::new(8, 0, u32::MAX, 0xa09b);
+    cpu.set_model(CpuModel::default().with_features(Features::ALL));
     cpu.update_context();
     assert!(cpu.code64());
     cpu
@@ -91,7 +93,7 @@ fn store(cpu: &Cpu, s: &mut State, fault: Fault) {
 
 fn decoded(cpu: &Cpu, bytes: &[u8]) -> Insn {
     let padded = [bytes, &[0x90; 15]].concat();
-    match decode(&padded, cpu.state.ctx, DEFAULT_OPTIONS) {
+    match decode(&padded, cpu.state.ctx, Features::ALL) {
         Decoded::Insn(i) if usize::from(i.len) == bytes.len() => i,
         other => panic!("{bytes:02x?}: {other:?}"),
     }

@@ -40,14 +40,14 @@ fn set_ymm(cpu: &mut Cpu, r: u8, v: Lanes) {
 
 /// Element `n` of `size` bytes, zero-extended.
 fn element(v: &Lanes, n: usize, size: u8) -> u64 {
-    if size == 4 { v[n & 7].into() } else { u64::from(v[2 * n & 7]) | u64::from(v[2 * n + 1 & 7]) << 32 }
+    if size == 4 { v[n & 7].into() } else { u64::from(v[(2 * n) & 7]) | u64::from(v[(2 * n + 1) & 7]) << 32 }
 }
 
 fn set_element(v: &mut Lanes, n: usize, size: u8, value: u64) {
     if size == 4 {
         v[n & 7] = value as u32;
     } else {
-        (v[2 * n & 7], v[2 * n + 1 & 7]) = (value as u32, (value >> 32) as u32);
+        (v[(2 * n) & 7], v[(2 * n + 1) & 7]) = (value as u32, (value >> 32) as u32);
     }
 }
 

@@ -25,12 +25,11 @@ pub struct Sources<X> {
 
 /// Whether [`execute`] runs the instruction.
 pub(super) fn has_ops(i: &Insn, p: &VecInsn) -> bool {
-    let wide = p.vex.is_some_and(|w| w != Wide::No);
-    let settles_late = matches!(p.op, Op::Fp(_)) && matches!(p.mem, Mem::Store { .. }) && i.has_mem();
-    !matches!(p.op, Op::Strings(_) | Op::MaskedStore | Op::MaskedMove(_) | Op::Gather { .. })
-        && ![p.dst, p.b].contains(&Operand::Mxcsr)
-        && !(wide && p.reads_mxcsr() && !i.ctx.has(Ctx::FP_MASKED))
-        && !settles_late
+    let function = matches!(p.op, Op::Strings(_) | Op::MaskedStore | Op::MaskedMove(_) | Op::Gather { .. });
+    let control = [p.dst, p.b].contains(&Operand::Mxcsr);
+    let together = p.vex.is_some_and(|w| w != Wide::No) && p.reads_mxcsr() && !i.ctx.has(Ctx::FP_MASKED);
+    let before_store = matches!(p.op, Op::Fp(_)) && matches!(p.mem, Mem::Store { .. }) && i.has_mem();
+    !(function || control || together || before_store)
 }
 
 /// Executes a VEX encoding by its plan.

@@ -7,7 +7,7 @@ use crate::emit::{Emit, Unit};
 use crate::flags::{ARITH, ZF};
 use crate::insn::{Insn, Operand as O};
 use crate::ops::{Bin, Rel, Width};
-use crate::vec::{self, Check, Fmt, Mem, Op, Operand, Shape, VecInsn, VecOp};
+use crate::vec::{self, Check, Fmt, FpOp, Mem, Op, Operand, Shape, VecInsn, VecOp};
 use iced_x86::Code;
 use std::sync::OnceLock;
 
@@ -18,6 +18,42 @@ type R<E> = Result<(), <E as Emit>::Fault>;
 pub fn plan(code: Code) -> Option<&'static VecInsn> {
     static PLANS: OnceLock<Vec<Option<VecInsn>>> = OnceLock::new();
     PLANS.get_or_init(|| Code::values().map(vec::decode).collect()).get(code as usize)?.as_ref()
+}
+
+/// All vector operations that plans have, each once.
+#[must_use]
+pub fn vec_ops() -> &'static [VecOp] {
+    static OPS: OnceLock<Vec<VecOp>> = OnceLock::new();
+    OPS.get_or_init(|| {
+        let mut ops = Vec::new();
+        for p in Code::values().filter_map(plan) {
+            for op in [p.op(false), p.op(true)] {
+                if let Op::Vec(op) = op
+                    && !ops.contains(&op)
+                {
+                    ops.push(op);
+                }
+            }
+        }
+        ops
+    })
+}
+
+/// All floating-point operations that plans have, each once.
+#[must_use]
+pub fn fp_ops() -> &'static [FpOp] {
+    static OPS: OnceLock<Vec<FpOp>> = OnceLock::new();
+    OPS.get_or_init(|| {
+        let mut ops = Vec::new();
+        for p in Code::values().filter_map(plan) {
+            if let Op::Fp(op) = p.op
+                && !ops.contains(&op)
+            {
+                ops.push(op);
+            }
+        }
+        ops
+    })
 }
 
 /// Whether [`execute`] runs the instruction.

@@ -445,7 +445,7 @@ pub enum FmaKind {
 impl FmaKind {
     /// Whether product and addend are negated in a lane.
     pub const fn negates(self, lane: usize) -> (bool, bool) {
-        let odd = lane % 2 != 0;
+        let odd = lane & 1 != 0;
         match self {
             FmaKind::Add => (false, false),
             FmaKind::Sub => (false, true),

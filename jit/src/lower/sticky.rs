@@ -1,0 +1,229 @@
+//! Floating point leaves sticky flags in MXCSR, but Cranelift takes it for pure: an operation whose result nobody sees is dropped,
+//! and one whose operands do not change in a loop moves in front of it. Instructions that this could happen to are found here and
+//! left to the CPU's function. Compilers make next to none: they are the operations that they would have dropped or moved themselves.
+//!
+//! A result is seen when the store of its register to [`egret_cpu::State`] stays. Cranelift removes a store only if on every way on
+//! another one overwrites it before anything could look: a call, a read, or a way out of the region.
+
+use super::fp::COMPARES;
+use super::plan::Recorded;
+use crate::region::{Block, End, Region, Target};
+use egret_isa::ir::{Op, Val};
+
+/// Sets of registers by number: general ones from 0, XMM from 16, upper halves of YMM from 32; then the arithmetic flags.
+type Set = u64;
+const FLAGS: Set = 1 << 48;
+const ALL: Set = (1 << 49) - 1;
+
+fn gpr(r: u8) -> Set {
+    1 << (r & 15)
+}
+
+fn xmm(r: u8) -> Set {
+    1 << (16 + (r & 15))
+}
+
+fn ymm(r: u8) -> Set {
+    1 << (32 + (r & 15))
+}
+
+/// Marks the instructions that must be calls.
+pub(super) fn keep(region: &Region, blocks: &mut [Vec<Recorded>]) {
+    if !blocks.iter().flatten().any(|r| !r.call && r.floats()) {
+        return;
+    }
+    dropped(region, blocks);
+    moved(region, blocks);
+}
+
+impl Recorded {
+    fn floats(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Fp { .. } | Op::Fma { .. } | Op::FpCompare { .. }))
+    }
+
+    fn reads(&self) -> Set {
+        self.ops.iter().fold(0, |all, op| {
+            all | match op {
+                Op::Gpr(r, _) => gpr(*r),
+                Op::Xmm(r) => xmm(*r),
+                Op::YmmHi(r) => ymm(*r),
+                Op::FlagsWord | Op::Cond(_) => FLAGS,
+                _ => 0,
+            }
+        })
+    }
+
+    fn writes(&self) -> Set {
+        self.ops.iter().fold(0, |all, op| {
+            all | match op {
+                Op::SetGpr(r, ..) => gpr(*r),
+                Op::SetXmm(r, _) => xmm(*r),
+                Op::SetYmmHi(r, _) => ymm(*r),
+                Op::Flags { .. } | Op::SetFlagsWord(..) => FLAGS,
+                _ => 0,
+            }
+        })
+    }
+
+    /// Whether all that it does is to compute values for registers: it neither leaves nor touches memory.
+    fn pure(&self) -> bool {
+        !self.call && !self.ops.iter().any(|op| op.can_fault() && !harmless(op) || matches!(op, Op::Jump(_) | Op::When(_)))
+    }
+
+    fn compares(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::FpCompare { .. }))
+    }
+}
+
+/// These may fault, but what is lowered has everything masked, [`Op::Require`] was settled by the context, and where a
+/// branch goes is a matter of the block's end.
+fn harmless(op: &Op) -> bool {
+    matches!(op, Op::Fp { .. } | Op::Fma { .. } | Op::FpCompare { .. } | Op::Require(_) | Op::Branch { .. })
+}
+
+/// Calls instead of what may have no result that anybody sees.
+fn dropped(region: &Region, blocks: &mut [Vec<Recorded>]) {
+    let mut seen: Vec<Set> = vec![0; blocks.len()];
+    loop {
+        let mut changed = false;
+        for n in (0..blocks.len()).rev() {
+            let end = at_end(region, n, &seen);
+            let start = backward(&mut blocks[n], end);
+            changed |= start != seen[n];
+            seen[n] = start;
+        }
+        if !changed {
+            return;
+        }
+    }
+}
+
+/// What is looked at after a block's end. Ways back leave when the budget is used up.
+fn at_end(region: &Region, n: usize, seen: &[Set]) -> Set {
+    let b = &region.blocks[n];
+    if leaves(b) || b.successors().any(|s| s <= n) {
+        return ALL;
+    }
+    b.successors().fold(0, |all, s| all | seen[s])
+}
+
+/// Whether control may leave the region at a block's end.
+fn leaves(b: &Block) -> bool {
+    let out = |t: Target| matches!(t, Target::Out(_));
+    match b.end {
+        End::Fall(t) => out(t),
+        End::Branch(t, f) => out(t) || f.is_some_and(out),
+        End::Dynamic => true,
+    }
+}
+
+/// What is looked at before a block, given what is after it. Sets only grow from round to round, so calls stay calls for a reason.
+fn backward(insns: &mut [Recorded], end: Set) -> Set {
+    let mut seen = end;
+    // Comparisons since something looked: their results are stored to a few places in turn.
+    let mut compares = 0;
+    for r in insns.iter_mut().rev() {
+        let writes = r.writes();
+        if !r.pure() {
+            (seen, compares) = (ALL, 0);
+            continue;
+        }
+        if r.floats() {
+            let lost = !r.call && (seen & writes == 0 || (r.compares() && compares >= COMPARES));
+            if lost {
+                r.call = true;
+                (seen, compares) = (ALL, 0);
+                continue;
+            }
+            compares += usize::from(r.compares());
+        }
+        // What only makes values that nobody sees is dropped, and does not look at its operands.
+        if seen & writes != 0 {
+            seen = seen & !writes | r.reads();
+        }
+    }
+    seen
+}
+
+/// Calls instead of operations in loops whose operands may be the same every time.
+fn moved(region: &Region, blocks: &mut [Vec<Recorded>]) {
+    let reach = reachable(region);
+    for n in 0..blocks.len() {
+        if reach[n] >> n & 1 == 0 {
+            continue;
+        }
+        let cycle: Vec<usize> = (0..blocks.len()).filter(|m| reach[n] >> m & 1 != 0 && reach[*m] >> n & 1 != 0).collect();
+        let fixed = unchanging(&cycle, blocks);
+        for r in blocks[n].iter_mut().filter(|r| !r.call) {
+            r.call = r.ops.iter().enumerate().any(|(at, op)| operands(op).is_some_and(|o| o.iter().all(|v| same(&r.ops[..at], *v, fixed))));
+        }
+    }
+}
+
+/// For each block the blocks that control can reach from it.
+fn reachable(region: &Region) -> Vec<u128> {
+    // A jump to an address known at run time only may go to any entry.
+    let entries = region.blocks.iter().enumerate().filter(|(_, b)| b.entry.is_some()).fold(0, |all, (n, _)| all | bit(n));
+    let direct = |b: &Block| b.successors().fold(0, |all, s| all | bit(s));
+    let mut reach: Vec<u128> = region.blocks.iter().map(|b| if b.end == End::Dynamic { entries } else { direct(b) }).collect();
+    loop {
+        let mut changed = false;
+        for n in 0..reach.len() {
+            let more = (0..reach.len()).filter(|m| reach[n] & bit(*m) != 0).fold(reach[n], |all, m| all | reach[m]);
+            changed |= more != reach[n];
+            reach[n] = more;
+        }
+        if !changed {
+            return reach;
+        }
+    }
+}
+
+/// Regions have fewer blocks than this has bits.
+fn bit(block: usize) -> u128 {
+    1u128.checked_shl(block as u32).unwrap_or(0)
+}
+
+/// Registers that may hold the same value every time round: nothing in the cycle writes them, or something that computes it from
+/// such registers alone.
+fn unchanging(cycle: &[usize], blocks: &[Vec<Recorded>]) -> Set {
+    let insns = || cycle.iter().flat_map(|n| &blocks[*n]);
+    let mut fixed = ALL & !insns().fold(0, |all, r| all | r.writes());
+    loop {
+        let more = insns()
+            .filter(|r| !r.call && !r.floats() && !r.ops.iter().any(loads) && r.reads() & !fixed == 0)
+            .fold(fixed, |all, r| all | r.writes());
+        if more == fixed {
+            return fixed;
+        }
+        fixed = more;
+    }
+}
+
+/// Cranelift moves no load out of a loop that may write memory, and does not know what is in guest memory.
+fn loads(op: &Op) -> bool {
+    matches!(op, Op::Load { .. } | Op::LoadX { .. } | Op::LoadY { .. } | Op::RmwLoad { .. })
+}
+
+/// The vectors that a floating-point operation computes with.
+fn operands(op: &Op) -> Option<Vec<Val>> {
+    match *op {
+        Op::Fp { a, b, .. } | Op::FpCompare { a, b, .. } => Some(vec![a, b]),
+        Op::Fma { a, b, c, .. } => Some(vec![a, b, c]),
+        _ => None,
+    }
+}
+
+/// Whether a value, made by one of an instruction's ops, may be the same every time round. Anything but a load or floating point
+/// may be, if its operands are; all registers that the instruction reads stand for these.
+fn same(ops: &[Op], v: Val, fixed: Set) -> bool {
+    match ops.get(v.0 as usize) {
+        Some(Op::Xmm(r)) => xmm(*r) & fixed != 0,
+        Some(Op::YmmHi(r)) => ymm(*r) & fixed != 0,
+        Some(Op::Gpr(r, _)) => gpr(*r) & fixed != 0,
+        Some(Op::XOf(v)) => same(ops, *v, fixed),
+        Some(Op::Vec { a, b, .. }) => same(ops, *a, fixed) && same(ops, *b, fixed),
+        Some(op) if loads(op) || matches!(op, Op::Upper(_)) || operands(op).is_some() => false,
+        _ => true,
+    }
+}
