@@ -87,20 +87,45 @@ fn counters(machine: &Machine, seconds: f64) -> Vec<(String, String)> {
         ("million instructions/second".to_owned(), format!("{:.1}", s.instructions as f64 / 1e6 / busy.max(1e-9))),
         ("slices".to_owned(), s.slices.to_string()),
     ];
-    rows.extend(machine.engine().stats().into_iter().map(|(name, value)| (name.to_owned(), value.to_string())));
+    rows.extend(engines(machine).into_iter().map(|(name, value)| (name.to_owned(), value.to_string())));
+    if machine.vcpus().len() > 1 {
+        for v in machine.vcpus() {
+            let s = v.stats();
+            let text =
+                format!("{:.3} s executing, {:.3} s idle, {} instructions", s.busy as f64 / 1e9, s.idle as f64 / 1e9, s.instructions);
+            rows.push((format!("cpu {}", v.cpu.index()), text));
+        }
+    }
     rows
+}
+
+/// What the engines of all CPUs counted, summed up by name.
+fn engines(machine: &Machine) -> Vec<(&'static str, u64)> {
+    let mut sums: Vec<(&'static str, u64)> = Vec::new();
+    for (name, value) in machine.vcpus().iter().flat_map(|v| v.engine.stats()) {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum = sum.saturating_add(value),
+            None => sums.push((name, value)),
+        }
+    }
+    sums
 }
 
 fn json(machine: &Machine, code: ExitCode, seconds: f64) -> serde_json::Value {
     let s = machine.stats();
     let engine: serde_json::Map<String, serde_json::Value> =
-        machine.engine().stats().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        engines(machine).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let cpus: Vec<_> = machine.vcpus().iter().map(|v| v.stats()).collect();
+    let cpus: Vec<_> = cpus
+        .iter()
+        .map(|s| serde_json::json!({"busy_seconds": s.busy as f64 / 1e9, "idle_seconds": s.idle as f64 / 1e9, "instructions": s.instructions}))
+        .collect();
     let unclaimed: Vec<_> =
         unclaimed(machine).into_iter().map(|(at, reads, writes)| serde_json::json!({"at": at, "reads": reads, "writes": writes})).collect();
     serde_json::json!({
         "end": code.short(), "exit_code": code as u8, "seconds": seconds, "busy_seconds": s.busy as f64 / 1e9,
         "idle_seconds": s.idle as f64 / 1e9, "instructions": s.instructions, "slices": s.slices, "engine": machine.engine().name(),
-        "counters": engine, "unknown": machine.cpu().unknown, "unclaimed": unclaimed,
+        "cpus": cpus, "counters": engine, "unknown": machine.cpu().unknown, "unclaimed": unclaimed,
     })
 }
 

@@ -185,6 +185,9 @@ impl Lower<'_, '_> {
     }
 
     /// The host address of an access. Leaves the block that is current when the access has to be interpreted or faults.
+    ///
+    /// The cold call on one of the ways here keeps Cranelift from taking an earlier load for this one, which x86's order of loads
+    /// forbids when there are other CPUs. An access without it needs a `sequence_point`.
     fn host(&mut self, seg: Seg, offset: Val, size: u8, access: Access, aligned: bool) -> Value {
         let place = self.place(seg, offset);
         let offset = self.int(offset, Width::Q);
