@@ -41,10 +41,24 @@ pub fn decode(bytes: &[u8], ctx: Ctx, features: Features) -> Decoded {
         insn.set_code(on_this_cpu(insn.code(), features));
     }
     match decoder.last_error() {
-        DecoderError::NoMoreBytes if bytes.len() >= MAX_LEN => Decoded::TooLong,
         DecoderError::NoMoreBytes => Decoded::NeedMore,
+        DecoderError::InvalidInstruction if too_long(bytes, bits, options(features)) => Decoded::TooLong,
         _ => Decoded::Insn(lower(&insn, ctx)),
     }
+}
+
+/// Whether an instruction that iced calls invalid is so by its length alone: it goes on when a prefix that does not matter for
+/// its length is left out. No instruction without such a prefix is longer than 15 bytes.
+#[cold]
+fn too_long(bytes: &[u8], bits: u32, options: u32) -> bool {
+    let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    let prefixes = bytes.iter().take_while(|b| is_prefix(b)).count();
+    let idle = |n: &usize| !matches!(bytes[*n], 0x66 | 0x67) || bytes[*n + 1..prefixes].contains(&bytes[*n]);
+    let Some(n) = (0..prefixes).find(idle) else { return false };
+    let shorter = [&bytes[..n], &bytes[n + 1..]].concat();
+    let mut decoder = Decoder::with_ip(bits, &shorter, 0, options);
+    let _ = decoder.decode();
+    bytes.len() >= MAX_LEN && decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 fn options(features: Features) -> u32 {

@@ -342,6 +342,7 @@ fn enter(cpu: &mut Cpu, entry: &EntryState) {
     cpu.idtr = TableReg { base: 0, limit: 0 };
     cpu.state.gpr = entry.gpr;
     cpu.state.rip = entry.rip;
+    cpu.firmware_mtrrs(layout::HIGH_MEMORY - layout::LOW_MEMORY_END);
     cpu.flush_tlb();
     cpu.update_context();
     cpu.set_rflags(entry.rflags);

@@ -358,6 +358,8 @@ impl<C: Core> Bench<C> {
         }
         cpu.cr2 = start.cr[2];
         cpu.cpl = v.cpl;
+        // No TSS: ports are a matter of IOPL alone.
+        cpu.tr = SegReg::null(0);
         cpu.gdtr.base = table_page(v.mode);
         cpu.gdtr.limit = LDT as u16 - 1;
         // A TSS too short for an I/O permission bitmap.

@@ -201,6 +201,24 @@ impl Cpu {
         }
     }
 
+    /// The MTRRs as firmware leaves them: everything is write-back, but the video hole and the `hole` that is a power of two
+    /// bytes long and ends at 4 GiB are uncacheable.
+    pub fn firmware_mtrrs(&mut self, hole: u64) {
+        const FIXED_ENABLE_WRITE_BACK: u64 = 0xc06;
+        const VALID: u64 = 1 << 11;
+        const WRITE_BACK: u64 = 0x0606_0606_0606_0606;
+        let mask = ((1u64 << crate::mmu::PHYS_BITS) - 1) & !hole.wrapping_sub(1);
+        let rows = [
+            (number::MTRR_PHYS_FIRST, (1u64 << 32).wrapping_sub(hole)),
+            (number::MTRR_PHYS_FIRST + 1, mask | VALID),
+            (number::MTRR_FIX64K, WRITE_BACK),
+            (number::MTRR_FIX16K, WRITE_BACK),
+            (number::MTRR_DEF_TYPE, FIXED_ENABLE_WRITE_BACK),
+        ];
+        self.msr.plain.extend(rows);
+        self.msr.plain.extend((number::MTRR_FIX4K..=number::MTRR_FIX4K_LAST).map(|n| (n, WRITE_BACK)));
+    }
+
     fn write_mtrr(&mut self, which: u32, value: u64) -> Result<(), Fault> {
         let address = (1u64 << crate::mmu::PHYS_BITS) - 0x1000;
         let valid_type = |t: u64| matches!(t, 0 | 1 | 4..=6);
