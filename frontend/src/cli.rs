@@ -36,6 +36,8 @@ pub enum Command {
     Cpus,
     /// Run instruction test suites against the engines
     Conform(ConformArgs),
+    /// Run embedded workloads on the engines and print a table of their speed
+    Bench(BenchArgs),
 }
 
 fn after_help() -> String {
@@ -284,6 +286,9 @@ pub struct ConformArgs {
     /// Show every encoding of the CPU model: implemented, tested by the vectors of PATH [default: tests/vectors], passing
     #[arg(long)]
     pub coverage: bool,
+    /// The CPU model whose encodings --coverage and --html show; tests name their own [default: x86-64-v3]
+    #[arg(long, value_name = "MODEL")]
+    pub cpu: Option<CpuModel>,
     /// Write the score as a JUnit file
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -305,6 +310,24 @@ pub struct ConformArgs {
     /// Failures to show for each engine
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub failures: usize,
+}
+
+/// `egret bench`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  egret bench\n  egret bench --engine jit --filter memory --scale 200 --json")]
+pub struct BenchArgs {
+    /// The engine: interp or jit [default: both]
+    #[arg(long, value_parser = words::<EngineKind>(&["interp", "jit"]))]
+    pub engine: Option<EngineKind>,
+    /// Run only workloads with this text in their name
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// How many times to do each workload's work
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    pub scale: u16,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

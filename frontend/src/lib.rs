@@ -2,6 +2,7 @@
 // Only the oracle's process on the host (`conform/oracle/host`) allows it.
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod cli;
 pub mod conform;
 pub mod console;
@@ -24,6 +25,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Some(Command::Guests(args)) => guests::guests(&args),
         Some(Command::Cpus) => cpus::cpus(),
         Some(Command::Up(args)) => up::up(&args),
+        Some(Command::Bench(args)) => bench::bench(&args),
         Some(Command::Conform(args)) => conform::command::conform(&args, &conform::engine::make),
     }
 }

@@ -330,7 +330,7 @@ fn the_score_as_junit_and_html() {
     ] {
         assert!(xml.contains(part), "no {part} in {xml}");
     }
-    let page = egret::conform::html::html(&report, &egret::conform::coverage::Coverage::new(Some(&report)));
+    let page = egret::conform::html::html(&report, &egret::conform::coverage::Coverage::new(&Default::default(), Some(&report)));
     for part in
         ["<h2>Failures on jit: ", "CF want 0 got 1", "add al,bl", "b&lt;&amp;&gt;.MOO at byte", "By mnemonic", "by extension", "eflags"]
     {

@@ -4,3 +4,4 @@
 pub mod catalogue;
 pub mod os;
 pub mod tests_kernels;
+pub mod workloads;

@@ -26,12 +26,13 @@ pub fn conform(args: &ConformArgs, make: Factory<'_>) -> ExitCode {
     if args.oracle.is_some() {
         return super::oracle::command::oracle(args);
     }
+    let model = args.cpu.unwrap_or_default();
     let mut paths = args.paths.clone();
     if args.coverage && paths.is_empty() {
         paths.extend(Some(PathBuf::from(OWN_VECTORS)).filter(|p| p.is_dir()));
     }
     if paths.is_empty() && args.coverage {
-        return print(args, &Coverage::new(None));
+        return print(args, &Coverage::new(&model, None));
     }
     match go(args, &paths, make) {
         Ok(report) => show(args, &report),
@@ -82,7 +83,7 @@ fn files(args: &ConformArgs, report: &Report) -> Result<(), String> {
         None => Ok(()),
     };
     put(&args.junit, &|| junit(report))?;
-    put(&args.html, &|| html(report, &Coverage::new(Some(report))))
+    put(&args.html, &|| html(report, &Coverage::new(&args.cpu.unwrap_or_default(), Some(report))))
 }
 
 /// Sets its flag when it goes, also in a panic: the progress thread must end.
@@ -96,7 +97,7 @@ impl Drop for Finish<'_> {
 
 fn show(args: &ConformArgs, report: &Report) -> ExitCode {
     if args.coverage {
-        let shown = print(args, &Coverage::new(Some(report)));
+        let shown = print(args, &Coverage::new(&args.cpu.unwrap_or_default(), Some(report)));
         if shown != ExitCode::Ok {
             return shown;
         }

@@ -3,9 +3,10 @@
 use super::report::{Report, Totals};
 use super::runner::EngineChoice;
 use egret_cpu::functions::implemented;
+use egret_isa::CpuModel;
 use egret_isa::Mode;
 use egret_isa::rows::{Row, rows};
-use iced_x86::{Code, CpuidFeature as F};
+use iced_x86::Code;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -64,85 +65,9 @@ pub struct Coverage {
     pub entries: Vec<Entry>,
 }
 
-/// The features of the default model.
-const X86_64_V3: &[F] = &[
-    F::INTEL8086,
-    F::INTEL186,
-    F::INTEL286,
-    F::INTEL386,
-    F::INTEL486,
-    F::X64,
-    F::ADX,
-    F::AES,
-    F::AVX,
-    F::AVX2,
-    F::BMI1,
-    F::BMI2,
-    F::CET_IBT,
-    F::CLFLUSHOPT,
-    F::CLFSH,
-    F::CLWB,
-    F::CLZERO,
-    F::CMOV,
-    F::CMPXCHG16B,
-    F::CPUID,
-    F::CX8,
-    F::F16C,
-    F::FMA,
-    F::FPU,
-    F::FPU287,
-    F::FPU387,
-    F::FSGSBASE,
-    F::FXSR,
-    F::INVPCID,
-    F::LZCNT,
-    F::MMX,
-    F::MONITOR,
-    F::MOVBE,
-    F::MSR,
-    F::MULTIBYTENOP,
-    F::PAUSE,
-    F::PCLMULQDQ,
-    F::PKU,
-    F::POPCNT,
-    F::PREFETCHW,
-    F::RDPID,
-    F::RDPMC,
-    F::RDRAND,
-    F::RDSEED,
-    F::RDTSCP,
-    F::SEP,
-    F::SHA,
-    F::SMAP,
-    F::SSE,
-    F::SSE2,
-    F::SSE3,
-    F::SSE4_1,
-    F::SSE4_2,
-    F::SSSE3,
-    F::SYSCALL,
-    F::TSC,
-    F::VAES,
-    F::VPCLMULQDQ,
-    F::WBNOINVD,
-    F::XSAVE,
-    F::XSAVEC,
-    F::XSAVEOPT,
-    F::XSAVES,
-    // What the bits below add is #UD or does nothing on the model; the encodings are known all the same.
-    F::INTEL286_ONLY,
-    F::INTEL386_ONLY,
-    F::INTEL386_A0_ONLY,
-    F::FPU287XL_ONLY,
-    F::UMOV,
-    F::MOV_TR,
-    F::SMM,
-];
-
-/// Why an encoding of the model's time is #UD on it all the same, or no encoding of its own.
+/// Why an encoding of the model's features is #UD on it all the same, or no encoding of its own.
 fn absent(row: &Row) -> Option<&'static str> {
     use Code::*;
-    let has = |f: F| row.features.contains(&f);
     Some(match row.code {
         Rsm => "#UD outside of system management mode, which the machine has not",
         Reservednop_rm16_r16_0F1F | Reservednop_rm32_r32_0F1F | Reservednop_rm64_r64_0F1F => "the same bytes are NOP r/m",
@@ -151,12 +76,7 @@ fn absent(row: &Row) -> Option<&'static str> {
             "an operand size prefix means nothing to Intel's 64-bit branches"
         }
         code if code.op_code().fwait() => "two instructions: WAIT and the one without",
-        _ if has(F::UMOV) => "UMOV is the 386's and 486's, for in-circuit emulators",
-        _ if has(F::MOV_TR) => "test registers are gone since the Pentium",
-        _ if has(F::INTEL286_ONLY) || has(F::INTEL386_ONLY) => "only the 80286 or 80386 has it",
-        _ if has(F::INTEL386_A0_ONLY) => "only the first stepping of the 80386 has it",
-        _ if has(F::FPU287XL_ONLY) => "only the 80287XL has it",
-        _ if format!("{:?}", row.code).contains("_tr") => "test registers are gone since the Pentium",
+        code if format!("{code:?}").contains("_tr") => "test registers are gone since the Pentium",
         _ => return None,
     })
 }
@@ -178,17 +98,21 @@ fn state(row: &Row) -> State {
 }
 
 impl Coverage {
-    /// The page of the default CPU model with the scores of `report`, when vectors ran.
+    /// The page of a CPU model with the scores of `report`, when vectors ran. What the model should have and Egret has not yet is
+    /// part of it.
     #[must_use]
-    pub fn new(report: Option<&Report>) -> Coverage {
+    pub fn new(model: &CpuModel, report: Option<&Report>) -> Coverage {
+        let base = model.base();
+        let not_yet = base.wanted().without(base.features());
+        let features = not_yet.iter().fold(model.features(), |all, f| all.with(f));
         let engines: Vec<EngineChoice> = report.iter().flat_map(|r| &r.engines).map(|e| e.engine).collect();
         let scores: Vec<BTreeMap<Code, Totals>> = report.iter().flat_map(|r| &r.engines).map(|e| e.codes()).collect();
-        let entries = rows().filter(|row| row.features.iter().all(|f| X86_64_V3.contains(f))).map(|row| Entry {
+        let entries = rows().filter(|row| features.allows(row.code)).map(|row| Entry {
             state: state(&row),
             scores: scores.iter().map(|s| s.get(&row.code).copied().unwrap_or_default()).collect(),
             row,
         });
-        Coverage { model: "x86-64-v3".into(), engines, entries: entries.collect() }
+        Coverage { model: model.to_string(), engines, entries: entries.collect() }
     }
 
     /// The encodings that the model has and Egret has not.
@@ -299,12 +223,14 @@ mod tests {
 
     #[test]
     fn the_page_knows_what_is_there() {
-        let page = Coverage::new(None);
+        let page = Coverage::new(&CpuModel::default(), None);
         let find = |code| page.entries.iter().find(|e| e.row.code == code).map(|e| e.state);
         assert_eq!(find(Code::Adc_AL_imm8), Some(State::Implemented));
-        assert!(matches!(find(Code::Rsm), Some(State::Absent(_))));
+        assert!(matches!(find(Code::Ud0), Some(State::Absent(_))));
         assert_eq!(find(Code::EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er), None, "no AVX-512 in the model");
         assert!(page.entries.len() > 2000, "{} encodings", page.entries.len());
+        let old = Coverage::new(&CpuModel::named("386").unwrap(), None);
+        assert!(old.entries.len() < page.entries.len() && old.entries.iter().all(|e| e.row.code != Code::Movaps_xmm_xmmm128));
         let table = page.by_feature();
         assert_eq!(table["INTEL8086"][0], table["INTEL8086"][1], "all of the 8086");
         let text = page.text();

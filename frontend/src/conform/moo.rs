@@ -235,15 +235,13 @@ impl<'a> Reader<'a> {
                     return self.test(body, start).map(Some);
                 }
                 b"RMSK" | b"RM32" => self.file_masks = registers(&mut body, &id == b"RM32")?,
-                b"META" => {
-                    // Version 1.1: two version bytes, CPU type, opcode, mnemonic, test count, seed, CPU mode. Before there was no mode.
-                    if body.data.len() > 27 {
-                        body.take(27, "META")?;
-                        self.mode = match body.u8("META")? {
-                            0 => Mode::Real,
-                            n => Mode::Unknown(n),
-                        };
-                    }
+                // Version 1.1: two version bytes, CPU type, opcode, mnemonic, test count, seed, CPU mode. Before there was no mode.
+                b"META" if body.data.len() > 27 => {
+                    body.take(27, "META")?;
+                    self.mode = match body.u8("META")? {
+                        0 => Mode::Real,
+                        n => Mode::Unknown(n),
+                    };
                 }
                 _ => {}
             }

@@ -31,6 +31,9 @@ pub(super) enum Broken {
     Format(Problem),
 }
 
+/// Id and length, and the body.
+type Chunk = ([u8; CHUNK_HEADER as usize], Vec<u8>);
+
 #[derive(Default)]
 struct Cutter {
     head: Vec<u8>,
@@ -102,8 +105,8 @@ impl Cutter {
         Ok(true)
     }
 
-    /// The next chunk: id and length, body.
-    fn chunk(&mut self, reader: &mut dyn Read) -> Result<Option<([u8; 8], Vec<u8>)>, Broken> {
+    /// The next chunk.
+    fn chunk(&mut self, reader: &mut dyn Read) -> Result<Option<Chunk>, Broken> {
         let mut read = |len: u64, at: u64| {
             let mut bytes = Vec::new();
             (&mut *reader).take(len).read_to_end(&mut bytes).map_err(|e| Broken::Unpack(at, e))?;

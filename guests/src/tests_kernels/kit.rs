@@ -116,8 +116,17 @@ pub(crate) fn build_kernel(main: Emit) -> Result<Vec<u8>, AsmError> {
     build(main, None)
 }
 
+/// A kernel of 64-bit code that a closure emits.
+pub(crate) fn build_kernel_from(main: &dyn Fn(&mut Asm) -> Result<(), AsmError>) -> Result<Vec<u8>, AsmError> {
+    assemble(main, None)
+}
+
 /// A kernel from its 64-bit `main` and what runs before 64-bit mode: `prelude`, called with a flat 32-bit GDT loaded.
 pub(crate) fn build(main: Emit, prelude: Option<Emit>) -> Result<Vec<u8>, AsmError> {
+    assemble(&main, prelude)
+}
+
+fn assemble(main: &dyn Fn(&mut Asm) -> Result<(), AsmError>, prelude: Option<Emit>) -> Result<Vec<u8>, AsmError> {
     let mut low = Asm::new(32, IMAGE)?;
     boot(&mut low, prelude.is_some())?;
     if let Some(prelude) = prelude {

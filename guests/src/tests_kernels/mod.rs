@@ -24,7 +24,7 @@
 mod debugging;
 mod interrupts;
 mod interrupts_user;
-mod kit;
+pub(crate) mod kit;
 mod modes;
 mod modes_real;
 mod page_faults;

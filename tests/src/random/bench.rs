@@ -235,6 +235,9 @@ impl Bench {
         self.control(start, &mut rng);
         self.segments(start, self.base(program));
         self.registers(start, &mut rng);
+        for (register, value) in &program.registers {
+            self.put_register(*register, *value);
+        }
         let at = program.offset + entry as u64;
         self.cpu.state.rip = if matches!(start, Start::Real | Start::V86) { at } else { self.base(program) + at };
         self.flags(start, &mut rng);
@@ -351,6 +354,19 @@ impl Bench {
         }
         if rng.one_in(16) {
             c.dr[7] = 0x400 | rng.next() & 0xffff_03ff;
+        }
+    }
+
+    fn put_register(&mut self, register: u8, value: u64) {
+        let state = &mut *self.cpu.state;
+        let n = usize::from(register % 48);
+        match n.checked_sub(16) {
+            None => state.gpr[n] = value,
+            Some(half) => {
+                let shift = 64 * (half % 2);
+                let keep = !(u128::from(u64::MAX) << shift);
+                state.xmm[half / 2] = state.xmm[half / 2] & keep | u128::from(value) << shift;
+            }
         }
     }
 

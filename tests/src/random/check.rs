@@ -51,8 +51,12 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Program { seed, start, code, offset, board } = &self.program;
-        writeln!(f, "seed {seed:#x}: {start:?} at {offset:#x}, board {board}, entered at {}: {}", self.entry, self.what)?;
+        let Program { seed, start, code, offset, board, registers } = &self.program;
+        writeln!(
+            f,
+            "seed {seed:#x}: {start:?} at {offset:#x}, board {board}, registers {registers:x?}, entered at {}: {}",
+            self.entry, self.what
+        )?;
         let mut decoder = iced_x86::Decoder::new(start.bits(), &code[self.entry..], iced_x86::DecoderOptions::NONE);
         let mut formatter = iced_x86::NasmFormatter::new();
         for insn in decoder.iter().take(8) {

@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+pub mod fuzz;
 mod program;
 mod world;
 

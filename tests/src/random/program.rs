@@ -84,6 +84,8 @@ pub struct Program {
     pub offset: u64,
     /// Whether it talks to a real board.
     pub board: bool,
+    /// Registers that replace the seed's: 0 to 15 the general ones, from 16 on the halves of the XMM registers.
+    pub registers: Vec<(u8, u64)>,
 }
 
 impl Program {
@@ -101,7 +103,7 @@ impl Program {
             _ => Self::mutated(&mut rng, start),
         };
         let offset = if rng.one_in(8) { 0x1000 - 1 - rng.below(Self::MAX as u64) } else { rng.below(16) };
-        Program { seed, start, code, offset, board: rng.one_in(8) }
+        Program { seed, start, code, offset, board: rng.one_in(8), registers: Vec::new() }
     }
 
     /// Where it is entered.

@@ -150,6 +150,12 @@ const fn base(name: &'static str, about: &'static str, generation: Generation, s
 }
 
 impl Base {
+    /// The features that it should have.
+    #[must_use]
+    pub fn wanted(&self) -> Features {
+        self.features
+    }
+
     /// Its features, as far as Egret has them.
     #[must_use]
     pub fn features(&self) -> Features {

@@ -1,0 +1,373 @@
+//! Code that changes, moves, or is watched while it is compiled: the same results in the interpreter, in a JIT that compiles
+//! everything before it runs, and in one that compiles in the background.
+
+#[path = "../../emulator/cpu/tests/harness/mod.rs"]
+mod harness;
+
+use egret_bus::Phys;
+use egret_cpu::{Engine, Exit, Interp, System};
+use egret_jit::{JitEngine, Options};
+use harness::*;
+use iced_x86::code_asm::*;
+use std::cell::Cell;
+use std::rc::Rc;
+
+const BUDGET: i64 = 5_000_000;
+const DEBUG: u64 = HANDLERS + 16;
+/// A 2 MiB page that shows something else than itself.
+const ALIAS: u64 = 8 << 20;
+
+fn eager() -> Box<dyn Engine> {
+    Box::new(JitEngine::foreground().expect("a compiler for this host"))
+}
+
+fn background() -> Box<dyn Engine> {
+    Box::new(JitEngine::with(Options { threshold: 2, ..Options::default() }).expect("a compiler for this host"))
+}
+
+const ENGINES: [(&str, fn() -> Box<dyn Engine>); 3] =
+    [("interp", || Box::<Interp>::default()), ("eager", eager), ("background", background)];
+
+fn counter(engine: &dyn Engine, name: &str) -> u64 {
+    engine.stats().iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value)
+}
+
+/// Runs `setup`'s program on every engine to its HLT; RBX and R15 must be as said.
+fn check(setup: impl Fn(&mut Bench), rbx_wanted: u64, r15_wanted: u64) {
+    for (name, make) in ENGINES {
+        let mut bench = Bench::new(Start::L64);
+        // #DB: count in R15; RF, so that an instruction breakpoint lets its instruction by.
+        bench.bytes(DEBUG, &[0x49, 0xff, 0xc7, 0x80, 0x4c, 0x24, 0x12, 0x01, 0x48, 0xcf]);
+        setup(&mut bench);
+        let mut engine = make();
+        bench.cpu.state.budget = BUDGET;
+        let exit = engine.run(&mut bench.cpu);
+        assert_eq!(exit, Exit::Halt, "{name}: at {:#x}", bench.cpu.state.rip);
+        assert_eq!(bench.vector(), None, "{name}: halted in a handler");
+        assert_eq!((bench.cpu.gpr(3), bench.cpu.gpr(15)), (rbx_wanted, r15_wanted), "{name}: RBX, R15");
+        if name == "eager" {
+            assert!(counter(&*engine, "jit.instructions") > 100, "{name} ran compiled code: {:?}", engine.stats());
+        }
+    }
+}
+
+const ROUNDS: u32 = 500;
+
+/// The loop's first instruction is MOV EAX, imm32, at the loop's start; EBX adds up EAX.
+fn adding_loop(a: &mut CodeAssembler, imm: u32, rounds: u32, more: impl FnOnce(&mut CodeAssembler)) {
+    let mut again = a.create_label();
+    a.mov(ecx, rounds).unwrap();
+    a.set_label(&mut again).unwrap();
+    a.mov(eax, imm).unwrap();
+    a.add(ebx, eax).unwrap();
+    more(a);
+    a.dec(ecx).unwrap();
+    a.jnz(again).unwrap();
+}
+
+/// Bytes before the immediate: MOV ECX, imm32 and the opcode of MOV EAX.
+const IMMEDIATE: u64 = 5 + 1;
+
+#[test]
+fn code_that_changes_itself() {
+    let sum = u64::from(ROUNDS * (ROUNDS - 1) / 2);
+    check(
+        |b| {
+            b.asm(|a| {
+                adding_loop(a, 0, ROUNDS, |a| a.inc(dword_ptr(CODE + IMMEDIATE)).unwrap());
+                a.hlt().unwrap();
+            });
+        },
+        sum,
+        0,
+    );
+    // The change is to the instruction right behind the one that makes it.
+    check(
+        |b| {
+            b.asm(|a| {
+                let mut again = a.create_label();
+                a.mov(ecx, ROUNDS).unwrap();
+                a.set_label(&mut again).unwrap();
+                a.inc(dword_ptr(CODE + 5 + 7 + 2)).unwrap();
+                a.add(ebx, 0x0100_0000).unwrap();
+                a.dec(ecx).unwrap();
+                a.jnz(again).unwrap();
+                a.and(ebx, 0xff_ffff).unwrap();
+                a.hlt().unwrap();
+            });
+        },
+        u64::from(ROUNDS * (ROUNDS + 1) / 2) & 0xff_ffff,
+        0,
+    );
+}
+
+#[test]
+fn instructions_across_pages() {
+    // The immediate begins in the next page, which changes between two loops.
+    let at = CODE + 0x1000 - IMMEDIATE;
+    check(
+        |b| {
+            b.cpu.state.rip = at;
+            b.asm_at(at, 64, |a| {
+                adding_loop(a, 3, ROUNDS, |_| {});
+                a.cmp(dword_ptr(CODE + 0x1000), 3).unwrap();
+                a.mov(dword_ptr(CODE + 0x1000), 4).unwrap();
+                let mut done = a.create_label();
+                a.jne(done).unwrap();
+                a.mov(rax, at).unwrap();
+                a.jmp(rax).unwrap();
+                a.set_label(&mut done).unwrap();
+                a.hlt().unwrap();
+            });
+        },
+        u64::from(ROUNDS * 3 + ROUNDS * 4),
+        0,
+    );
+}
+
+#[test]
+fn one_page_at_two_addresses() {
+    // The loop runs at one address and is changed through the other, then runs at the other.
+    check(
+        |b| {
+            b.put(TABLES + 0x2000 + 8 * (ALIAS >> 21), 8, 0x87);
+            b.cpu.flush_tlb();
+            b.asm(|a| {
+                adding_loop(a, 1, ROUNDS, |_| {});
+                a.cmp(r14d, 2).unwrap();
+                let mut done = a.create_label();
+                a.je(done).unwrap();
+                a.inc(r14d).unwrap();
+                a.add(dword_ptr(ALIAS + CODE + IMMEDIATE), 1).unwrap();
+                // Where it runs, by its own account.
+                let mut here = a.create_label();
+                a.lea(rax, ptr(here)).unwrap();
+                a.set_label(&mut here).unwrap();
+                a.shr(rax, 23).unwrap();
+                a.add(r15, rax).unwrap();
+                a.mov(rax, ALIAS + CODE).unwrap();
+                a.jmp(rax).unwrap();
+                a.set_label(&mut done).unwrap();
+                a.hlt().unwrap();
+            });
+        },
+        u64::from(ROUNDS * (1 + 2 + 3)),
+        1,
+    );
+}
+
+/// A device with code in its registers: ADD EBX, imm8; RET.
+struct Rom(Rc<Cell<u8>>);
+
+const DEVICE: u64 = 0xfe00_0000;
+
+impl System for Rom {
+    fn port_read(&mut self, _port: u16, _size: u8) -> u32 {
+        0
+    }
+    fn port_write(&mut self, _port: u16, _size: u8, value: u32) {
+        self.0.set(value as u8);
+    }
+    fn mmio_read(&mut self, addr: Phys, size: u8) -> u64 {
+        let code = u64::from_le_bytes([0x83, 0xc3, self.0.get(), 0xc3, 0xf4, 0xf4, 0xf4, 0xf4]);
+        let rest = (0..size).map(|n| code >> (8 * ((addr.0 + u64::from(n)) % 8)) & 0xff);
+        rest.rev().fold(0, |all, byte| all << 8 | byte)
+    }
+    fn mmio_write(&mut self, _addr: Phys, _size: u8, _value: u64) {}
+    fn interrupt_pending(&mut self) -> bool {
+        false
+    }
+    fn acknowledge(&mut self) -> Option<u8> {
+        None
+    }
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn code_in_a_device() {
+    // The device's code changes without any write to memory.
+    check(
+        |b| {
+            b.cpu.system = Box::new(Rom(Rc::new(Cell::new(1))));
+            b.put(TABLES + 0x2000 + 8 * (ALIAS >> 21), 8, DEVICE | 0x87);
+            b.cpu.flush_tlb();
+            b.asm(|a| {
+                a.mov(rsi, ALIAS).unwrap();
+                for value in [1, 2, 5] {
+                    let mut again = a.create_label();
+                    a.mov(eax, value).unwrap();
+                    a.out(0x10, al).unwrap();
+                    a.mov(ecx, ROUNDS).unwrap();
+                    a.set_label(&mut again).unwrap();
+                    a.call(rsi).unwrap();
+                    a.dec(ecx).unwrap();
+                    a.jnz(again).unwrap();
+                }
+                a.hlt().unwrap();
+            });
+        },
+        u64::from(ROUNDS * 8),
+        0,
+    );
+}
+
+#[test]
+fn single_steps_in_a_compiled_loop() {
+    // The loop is compiled, then the same loop is stepped through: four instructions a round, MOV ECX and the branch back.
+    let steps = 40;
+    check(
+        |b| {
+            b.asm(|a| {
+                let mut start = a.create_label();
+                let mut done = a.create_label();
+                a.mov(r13d, ROUNDS).unwrap();
+                a.set_label(&mut start).unwrap();
+                let mut again = a.create_label();
+                a.set_label(&mut again).unwrap();
+                a.add(ebx, 1).unwrap();
+                a.lea(rdx, ptr(rdx + 3)).unwrap();
+                a.dec(r13d).unwrap();
+                a.jnz(again).unwrap();
+                a.inc(r14d).unwrap();
+                a.cmp(r14d, 2).unwrap();
+                a.je(done).unwrap();
+                a.mov(r13d, steps / 4).unwrap();
+                a.pushfq().unwrap();
+                a.or(dword_ptr(rsp), 0x100).unwrap();
+                a.popfq().unwrap();
+                a.jmp(start).unwrap();
+                a.set_label(&mut done).unwrap();
+                a.pushfq().unwrap();
+                a.and(dword_ptr(rsp), !0x100).unwrap();
+                a.popfq().unwrap();
+                a.hlt().unwrap();
+            });
+        },
+        u64::from(ROUNDS + steps / 4),
+        // JMP, the rounds, INC, CMP, JE, PUSHFQ, AND and POPFQ, which is still stepped.
+        u64::from(1 + steps + 6),
+    );
+}
+
+/// Where a loop is whose instructions' addresses matter.
+const LOOP: u64 = CODE + 0x100;
+
+#[test]
+fn breakpoints_in_a_compiled_loop() {
+    // An instruction breakpoint in the middle of the loop, then one on the data it writes, set when it is hot. Each hit counts.
+    const EXECUTE: u64 = 0x401;
+    const WRITE_DWORD: u64 = 0x401 | 1 << 16 | 3 << 18;
+    for (control, address) in [(EXECUTE, LOOP + 1), (WRITE_DWORD, DATA)] {
+        check(
+            |b| {
+                b.cpu.state.gpr[12] = address;
+                b.cpu.state.gpr[11] = control;
+                b.asm(|a| {
+                    a.mov(rdi, DATA).unwrap();
+                    a.mov(r13d, ROUNDS).unwrap();
+                    a.mov(rax, LOOP).unwrap();
+                    a.jmp(rax).unwrap();
+                });
+                b.asm_at(LOOP, 64, |a| {
+                    let mut again = a.create_label();
+                    let mut done = a.create_label();
+                    a.set_label(&mut again).unwrap();
+                    a.nop().unwrap();
+                    a.add(dword_ptr(rdi), 1).unwrap();
+                    a.add(ebx, 1).unwrap();
+                    a.dec(r13d).unwrap();
+                    a.jnz(again).unwrap();
+                    a.inc(r14d).unwrap();
+                    a.cmp(r14d, 2).unwrap();
+                    a.je(done).unwrap();
+                    a.mov(r13d, 10).unwrap();
+                    a.mov(dr0, r12).unwrap();
+                    a.mov(dr7, r11).unwrap();
+                    a.jmp(again).unwrap();
+                    a.set_label(&mut done).unwrap();
+                    a.hlt().unwrap();
+                });
+            },
+            u64::from(ROUNDS + 10),
+            10,
+        );
+    }
+}
+
+/// The guest does not wait for the compiler: compiled code joins in while a loop runs, which is never left.
+#[test]
+fn background_compilation() {
+    let mut bench = Bench::new(Start::L64);
+    bench.asm(|a| {
+        let mut again = a.create_label();
+        a.set_label(&mut again).unwrap();
+        a.inc(rbx).unwrap();
+        a.jmp(again).unwrap();
+    });
+    let mut engine = background();
+    let (mut instructions, mut rounds) = (0, 0);
+    while counter(&*engine, "jit.instructions") == 0 {
+        bench.cpu.state.budget = 10_000;
+        assert_eq!(engine.run(&mut bench.cpu), Exit::Budget);
+        instructions += 10_000 - bench.cpu.state.budget;
+        rounds += 1;
+        assert!(rounds < 1_000_000, "nothing was compiled: {:?}", engine.stats());
+        std::thread::yield_now();
+    }
+    let counted = bench.cpu.gpr(3) * 2 + u64::from(bench.cpu.state.rip != CODE);
+    assert_eq!(counted, instructions as u64, "every instruction ran once");
+}
+
+/// While code is compiled, run and dropped, no mapping is writable and executable; some are executable.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_page_is_writable_and_executable() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let stop = AtomicBool::new(false);
+    let maps = || std::fs::read_to_string("/proc/self/maps").expect("the process map");
+    let executable = |text: &str| text.lines().filter(|l| l.split(' ').nth(1).is_some_and(|p| p.contains('x'))).count();
+    let before = executable(&maps());
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let (mut looks, mut most) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                let text = maps();
+                let both = text.lines().find(|l| l.split(' ').nth(1).is_some_and(|p| p.contains('w') && p.contains('x')));
+                assert_eq!(both, None, "after {looks} looks");
+                most = most.max(executable(&text));
+                looks += 1;
+            }
+            (looks, most)
+        });
+        // Small code memory, so that it is evicted, too.
+        for options in [
+            Options { threshold: 1, code_memory: 256 << 10, ..Options::default() },
+            Options { threshold: 1, foreground: true, code_memory: 256 << 10, ..Options::default() },
+        ] {
+            let mut bench = Bench::new(Start::L64);
+            bench.asm(|a| {
+                let mut again = a.create_label();
+                a.mov(ecx, 300u32).unwrap();
+                a.set_label(&mut again).unwrap();
+                for _ in 0..40 {
+                    a.add(rbx, rax).unwrap();
+                    a.xor(rax, rbx).unwrap();
+                    a.mov(qword_ptr(DATA), rax).unwrap();
+                }
+                a.inc(dword_ptr(CODE + 1)).unwrap();
+                a.dec(ecx).unwrap();
+                a.jnz(again).unwrap();
+                a.hlt().unwrap();
+            });
+            let mut engine = JitEngine::with(options).expect("a compiler for this host");
+            bench.cpu.state.budget = BUDGET;
+            assert_eq!(Engine::run(&mut engine, &mut bench.cpu), Exit::Halt);
+            assert!(engine.counters().regions > 0);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (looks, most) = looks.join().expect("the map stays clean");
+        assert!(looks > 2 && most > before, "{looks} looks, {most} executable mappings, {before} before");
+    });
+}
