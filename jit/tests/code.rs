@@ -224,12 +224,10 @@ fn single_steps_in_a_compiled_loop() {
                 let mut done = a.create_label();
                 a.mov(r13d, ROUNDS).unwrap();
                 a.set_label(&mut start).unwrap();
-                let mut again = a.create_label();
-                a.set_label(&mut again).unwrap();
                 a.add(ebx, 1).unwrap();
                 a.lea(rdx, ptr(rdx + 3)).unwrap();
                 a.dec(r13d).unwrap();
-                a.jnz(again).unwrap();
+                a.jnz(start).unwrap();
                 a.inc(r14d).unwrap();
                 a.cmp(r14d, 2).unwrap();
                 a.je(done).unwrap();
@@ -349,9 +347,9 @@ fn no_page_is_writable_and_executable() {
             let mut bench = Bench::new(Start::L64);
             bench.asm(|a| {
                 let mut again = a.create_label();
-                a.mov(ecx, 300u32).unwrap();
+                a.mov(ecx, 60u32).unwrap();
                 a.set_label(&mut again).unwrap();
-                for _ in 0..40 {
+                for _ in 0..10 {
                     a.add(rbx, rax).unwrap();
                     a.xor(rax, rbx).unwrap();
                     a.mov(qword_ptr(DATA), rax).unwrap();

@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn bytes_become_programs() {
         let mut data = vec![6, 2, 1, 0, 0, 0, 3, 0, 1, 0x90, 0xf4];
-        data.extend([0x10, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        data.extend([0x10, 1, 2, 3, 4, 5, 6, 7, 8]);
         let program = program(&data).unwrap();
         assert_eq!((program.start, program.offset, program.code.as_slice()), (Start::L64, 0xffc, &[0x90, 0xf4][..]));
         assert_eq!(program.registers, [(0x10, 0x0807_0605_0403_0201)]);
