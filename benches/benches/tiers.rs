@@ -26,7 +26,7 @@ fn interp() -> Box<dyn Engine> {
 fn context() -> Ctx {
     let mut machine = machine(&workload("integer"), interp());
     finish(&mut machine);
-    machine.cpu.state.ctx
+    machine.cpu().state.ctx
 }
 
 fn decoding(c: &mut Criterion) {
