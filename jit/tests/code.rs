@@ -9,8 +9,6 @@ use egret_cpu::{Engine, Exit, Interp, System};
 use egret_jit::{JitEngine, Options};
 use harness::*;
 use iced_x86::code_asm::*;
-use std::cell::Cell;
-use std::rc::Rc;
 
 const BUDGET: i64 = 5_000_000;
 const DEBUG: u64 = HANDLERS + 16;
@@ -157,7 +155,7 @@ fn one_page_at_two_addresses() {
 }
 
 /// A device with code in its registers: ADD EBX, imm8; RET.
-struct Rom(Rc<Cell<u8>>);
+struct Rom(u8);
 
 const DEVICE: u64 = 0xfe00_0000;
 
@@ -166,10 +164,10 @@ impl System for Rom {
         0
     }
     fn port_write(&mut self, _port: u16, _size: u8, value: u32) {
-        self.0.set(value as u8);
+        self.0 = value as u8;
     }
     fn mmio_read(&mut self, addr: Phys, size: u8) -> u64 {
-        let code = u64::from_le_bytes([0x83, 0xc3, self.0.get(), 0xc3, 0xf4, 0xf4, 0xf4, 0xf4]);
+        let code = u64::from_le_bytes([0x83, 0xc3, self.0, 0xc3, 0xf4, 0xf4, 0xf4, 0xf4]);
         let rest = (0..size).map(|n| code >> (8 * ((addr.0 + u64::from(n)) % 8)) & 0xff);
         rest.rev().fold(0, |all, byte| all << 8 | byte)
     }
@@ -190,7 +188,7 @@ fn code_in_a_device() {
     // The device's code changes without any write to memory.
     check(
         |b| {
-            b.cpu.system = Box::new(Rom(Rc::new(Cell::new(1))));
+            b.cpu.system = Box::new(Rom(1));
             b.put(TABLES + 0x2000 + 8 * (ALIAS >> 21), 8, DEVICE | 0x87);
             b.cpu.flush_tlb();
             b.asm(|a| {
