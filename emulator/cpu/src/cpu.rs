@@ -190,10 +190,11 @@ impl Cpu {
 
     /// Puts the CPU into its power-on state.
     pub fn reset(&mut self) {
+        let flags = self.fixed_flags();
         let s = &mut *self.state;
         s.gpr = [0; 16];
         s.rip = 0xfff0;
-        s.system_flags = rflags::FIXED;
+        s.system_flags = flags;
         s.flags = crate::state::LazyFlags::word(0);
         s.attention = 0;
         s.mxcsr = 0x1f80;
@@ -241,7 +242,7 @@ impl Cpu {
             | rflags::ID;
         let old = self.state.system_flags;
         self.state.flags = crate::state::LazyFlags::word(value as u32 & ARITH);
-        self.state.system_flags = value & SYSTEM & self.existing_flags() | rflags::FIXED;
+        self.state.system_flags = value & SYSTEM & self.existing_flags() | self.fixed_flags();
         let changed = old ^ self.state.system_flags;
         if changed & (rflags::VM | rflags::AC) != 0 {
             self.update_context();
@@ -313,6 +314,7 @@ impl Cpu {
         self.state.ctx = Ctx(ctx);
         self.ip_mask = match ctx & 3 {
             2 => u64::MAX,
+            _ if self.wraps() => 0xffff,
             // Also for 16-bit code: a 32-bit operand size branches beyond 64 KiB, and faults there by the limit.
             _ => 0xffff_ffff,
         };
@@ -410,6 +412,10 @@ impl Cpu {
     #[inline]
     #[must_use]
     pub fn linear_ip(&self) -> u64 {
-        if self.code64() { self.state.rip } else { self.state.seg[Seg::Cs as usize].base.wrapping_add(self.state.rip) & 0xffff_ffff }
+        if self.code64() {
+            self.state.rip
+        } else {
+            self.state.seg[Seg::Cs as usize].base.wrapping_add(self.state.rip & self.ip_mask) & 0xffff_ffff
+        }
     }
 }

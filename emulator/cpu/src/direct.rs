@@ -118,7 +118,15 @@ impl Emit for Cpu {
     where
         F: FnMut(&mut Self, u64) -> u64,
     {
-        let linear = self.linear(seg, offset, w.bytes().into(), true)?;
+        let linear = match self.linear(seg, offset, w.bytes().into(), true) {
+            Ok(linear) => linear,
+            Err(fault) if !self.wraps() => return Err(fault),
+            Err(fault) => {
+                let old = self.read(seg, offset, w.bytes())?;
+                let new = f(self, old);
+                return self.write_wrapped(seg, offset, w.bytes(), new, fault);
+            }
+        };
         if lock {
             return self.rmw_locked(seg, linear, w.bytes(), f);
         }

@@ -121,6 +121,7 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub fn raise(&mut self, fault: Fault) {
+        self.step_over_divide_error(fault);
         self.take(Event::fault(fault));
     }
 

@@ -294,6 +294,18 @@ impl<X: Execute> Blocks<X> {
             };
             let end_ip = cpu.state.rip.wrapping_add(bytes).wrapping_add(u64::from(insn.len) - 1);
             if !cpu.code64() && end_ip > u64::from(cs.limit) {
+                if steps.is_empty() && cpu.wraps() {
+                    let step = Step { code: X::prepare(&insn), insn };
+                    return Ok(self.insert_passing(Block {
+                        phys,
+                        ctx,
+                        bytes: 1,
+                        second: None,
+                        hits: 0,
+                        steps: Box::new([step]),
+                        alive: false,
+                    }));
+                }
                 if steps.is_empty() {
                     return Err(Fault::GP0);
                 }
@@ -308,6 +320,12 @@ impl<X: Execute> Blocks<X> {
             }
         }
         Ok(self.insert(cpu, Block { phys, ctx, bytes, second, hits: 0, steps: steps.into(), alive: true }))
+    }
+
+    /// A block that is good for this once.
+    fn insert_passing(&mut self, block: Block<X>) -> u32 {
+        self.blocks.push(block);
+        self.blocks.len() as u32 - 1
     }
 
     fn insert(&mut self, cpu: &mut Cpu, block: Block<X>) -> u32 {
@@ -402,7 +420,7 @@ impl<X: Execute> Blocks<X> {
         let linear = cpu.linear_ip();
         let (insn, _) = fetch_insn(cpu, linear, true)?.ok_or(Fault::GP0)?;
         let end = cpu.state.rip.wrapping_add(u64::from(insn.len) - 1);
-        if !cpu.code64() && end > u64::from(cpu.state.seg[1].limit) {
+        if !cpu.code64() && end > u64::from(cpu.state.seg[1].limit) && !cpu.wraps() {
             return Err(Fault::GP0);
         }
         Ok(insn)
@@ -443,6 +461,12 @@ fn fast_index(phys: u64) -> usize {
 /// `cross` that page is left alone, accessed bit and all, and there is no such instruction.
 pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64, cross: bool) -> Result<Option<(Insn, Option<u64>)>, Fault> {
     let ctx = cpu.state.ctx;
+    if cpu.wraps()
+        && let Some(bytes) = cpu.wrapped_code(linear)?
+    {
+        let Decoded::Insn(i) = decode::decode(&bytes, ctx, cpu.model().features()) else { return Err(Fault::GP0) };
+        return Ok(Some((i, None)));
+    }
     let phys = cpu.fetch_address(linear)?;
     let room = (0x1000 - (phys & 0xfff)).min(decode::MAX_LEN as u64) as usize;
     let mut bytes = [0u8; decode::MAX_LEN];

@@ -73,15 +73,48 @@ impl Cpu {
     /// Reads `size` (1, 2, 4, 8) bytes at `seg:offset`.
     #[inline(always)]
     pub fn read(&mut self, seg: Seg, offset: u64, size: u8) -> Result<u64, Fault> {
-        let linear = self.linear(seg, offset, size.into(), false)?;
-        self.read_linear(seg, linear, size)
+        match self.linear(seg, offset, size.into(), false) {
+            Ok(linear) => self.read_linear(seg, linear, size),
+            Err(fault) => self.read_wrapped(seg, offset, size, fault),
+        }
     }
 
     /// Writes `size` bytes at `seg:offset`.
     #[inline(always)]
     pub fn write(&mut self, seg: Seg, offset: u64, size: u8, value: u64) -> Result<(), Fault> {
-        let linear = self.linear(seg, offset, size.into(), true)?;
-        self.write_linear(seg, linear, size, value)
+        match self.linear(seg, offset, size.into(), true) {
+            Ok(linear) => self.write_linear(seg, linear, size, value),
+            Err(fault) => self.write_wrapped(seg, offset, size, value, fault),
+        }
+    }
+
+    /// A read beyond the end of a segment: a fault, but on an 8086, which goes on at the start.
+    #[cold]
+    #[inline(never)]
+    fn read_wrapped(&mut self, seg: Seg, offset: u64, size: u8, fault: Fault) -> Result<u64, Fault> {
+        if !self.wraps() {
+            return Err(fault);
+        }
+        let mut value = 0;
+        for n in 0..size.min(8) {
+            let at = self.state.seg[seg as usize].base.wrapping_add(offset.wrapping_add(n.into()) & 0xffff);
+            value |= self.read_linear(seg, at, 1)? << (8 * n);
+        }
+        Ok(value)
+    }
+
+    /// A write beyond the end of a segment likewise.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn write_wrapped(&mut self, seg: Seg, offset: u64, size: u8, value: u64, fault: Fault) -> Result<(), Fault> {
+        if !self.wraps() {
+            return Err(fault);
+        }
+        for n in 0..size.min(8) {
+            let at = self.state.seg[seg as usize].base.wrapping_add(offset.wrapping_add(n.into()) & 0xffff);
+            self.write_linear(seg, at, 1, value >> (8 * n) & 0xff)?;
+        }
+        Ok(())
     }
 
     #[inline(always)]
@@ -206,7 +239,10 @@ impl Cpu {
     /// Where `size` bytes at `seg:offset` are in host memory. Nothing but the translation happens: a fault is the fault of
     /// the access.
     pub fn host_for(&mut self, seg: Seg, offset: u64, size: u8, write: bool) -> Result<Host, Fault> {
-        let linear = self.linear(seg, offset, size.into(), write)?;
+        let linear = match self.linear(seg, offset, size.into(), write) {
+            Err(_) if self.wraps() => return Ok(Host::Special),
+            other => other?,
+        };
         let at = tlb::index(linear);
         let entry = |c: &Cpu| if write { c.state.tlb.write[at] } else { c.state.tlb.read[at] };
         if let Some(host) = self.hit(&entry(self), linear, size) {
@@ -224,7 +260,10 @@ impl Cpu {
 
     /// Checks that `size` bytes at `seg:offset` can be written, without writing.
     pub fn probe_write(&mut self, seg: Seg, offset: u64, size: u8) -> Result<(), Fault> {
-        let linear = self.linear(seg, offset, size.into(), true)?;
+        let linear = match self.linear(seg, offset, size.into(), true) {
+            Err(_) if self.wraps() => return Ok(()),
+            other => other?,
+        };
         if self.hit(&self.state.tlb.write[tlb::index(linear)], linear, size).is_none() {
             self.pieces(seg, linear, size, Access::Write)?;
         }

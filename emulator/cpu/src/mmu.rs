@@ -224,7 +224,7 @@ impl Cpu {
     /// Translates a linear address and checks the access. `user` says by whose rights; sets accessed and dirty bits.
     pub(crate) fn translate(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
         if self.cr0 & cr0::PG == 0 {
-            return Ok(Page { phys: linear & 0xffff_ffff, bits: 12 });
+            return Ok(Page { phys: linear & self.address_lines(), bits: 12 });
         }
         if self.cr4 & cr4::PAE == 0 {
             self.walk_32(linear as u32, access, user)

@@ -22,6 +22,10 @@ pub trait System: Send {
     }
     /// The time-stamp counter.
     fn tsc(&mut self) -> u64;
+    /// A random number for RDRAND; `None` when there is none to be had.
+    fn random(&mut self) -> Option<u64> {
+        None
+    }
     /// Tells where in the slice the CPU is, as budget left, before it asks for interrupts.
     fn position(&mut self, _budget: i64) {}
     /// Reads an MSR of the local APIC (1Bh, 6E0h, 800h-8FFh); `None` when there is none.

@@ -5,7 +5,7 @@ mod old;
 use crate::insn::{Ctx, Insn, Mem, Mode, Operand, Rep, Seg};
 use crate::model::{Feature, Features, Generation};
 use crate::ops::{Cond, Width};
-use iced_x86::{Code, ConditionCode, Decoder, DecoderError, DecoderOptions, Instruction, MemorySize, OpKind, Register};
+use iced_x86::{Code, ConditionCode, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, MemorySize, OpKind, Register};
 
 /// The longest x86 instruction in bytes.
 pub const MAX_LEN: usize = 15;
@@ -38,7 +38,9 @@ pub fn decode(bytes: &[u8], ctx: Ctx, features: Features) -> Decoded {
     let mut decoder = Decoder::with_ip(bits, bytes, 0, options(features));
     let mut insn = decoder.decode();
     if insn.code() != Code::INVALID {
-        insn.set_code(on_this_cpu(insn.code(), features));
+        // SDM Vol. 2, "Exceptions Type 13" and its kin: VEX means nothing in real mode and V86.
+        let vex = insn.code().encoding() == EncodingKind::VEX && (!ctx.has(Ctx::PE) || ctx.has(Ctx::V86));
+        insn.set_code(if vex { Code::INVALID } else { on_this_cpu(insn.code(), features) });
     }
     match decoder.last_error() {
         DecoderError::NoMoreBytes => Decoded::NeedMore,

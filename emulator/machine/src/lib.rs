@@ -8,6 +8,7 @@ pub mod control;
 pub mod lockstep;
 pub mod mp_table;
 pub mod pc;
+mod random;
 pub mod run;
 mod system;
 mod threads;

@@ -21,6 +21,7 @@ enum Event {
     Interrupt(i64, Option<u8>),
     Nmi(i64),
     Tsc(u64),
+    Random(Option<u64>),
     ApicRead(u32, Option<u64>),
     ApicWrite(u32, u64, bool),
     Priority(u8),
@@ -101,6 +102,12 @@ impl System for Recording {
     fn tsc(&mut self) -> u64 {
         let v = self.inner.tsc();
         self.note(Event::Tsc(v));
+        v
+    }
+
+    fn random(&mut self) -> Option<u64> {
+        let v = self.inner.random();
+        self.note(Event::Random(v));
         v
     }
 
@@ -221,6 +228,14 @@ impl System for Replay {
             _ => None,
         })
         .unwrap_or(0)
+    }
+
+    fn random(&mut self) -> Option<u64> {
+        self.expect("random", |e| match e {
+            Event::Random(v) => Some(v),
+            _ => None,
+        })
+        .flatten()
     }
 
     fn apic_read(&mut self, msr: u32) -> Option<u64> {

@@ -4,6 +4,7 @@
 use crate::clock::Clock;
 use crate::control::Control;
 use crate::pc::Board;
+use crate::random::Random;
 use egret_bus::{Access, Device, Phys, Shared, Ticks};
 use egret_cpu::{Kick, System};
 use egret_devices::{LocalApic, Pic};
@@ -33,13 +34,15 @@ pub(crate) struct Common {
     bus: AtomicU64,
     /// A chip raised an event that nobody has taken yet.
     pub(crate) stopping: AtomicBool,
+    random: Random,
 }
 
 impl Common {
     pub(crate) fn new(clock: Clock, apics: Vec<Shared<LocalApic>>, pic: Shared<Pic>, kicks: Vec<Kick>) -> Arc<Common> {
         let timers = apics.iter().map(|_| AtomicU64::new(NEVER)).collect();
         let (bus, stopping) = (AtomicU64::new(NEVER), AtomicBool::new(false));
-        Arc::new(Common { clock, control: Control::default(), apics, pic, kicks, timers, bus, stopping })
+        let random = Random::new(clock.source());
+        Arc::new(Common { random, clock, control: Control::default(), apics, pic, kicks, timers, bus, stopping })
     }
 
     /// The earliest deadline of all.
@@ -188,6 +191,10 @@ impl System for BoardSystem {
     fn tsc(&mut self) -> u64 {
         // One count a nanosecond: see `TSC_HZ`.
         self.common.clock.now().0
+    }
+
+    fn random(&mut self) -> Option<u64> {
+        Some(self.common.random.draw())
     }
 
     fn apic_read(&mut self, msr: u32) -> Option<u64> {

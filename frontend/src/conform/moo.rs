@@ -343,6 +343,7 @@ impl<'a> Reader<'a> {
         let before = start.get(&sp)? & 0xffff;
         let after = fina.regs.get(&sp).copied().unwrap_or(before) & 0xffff;
         let frame = (start.get(&ss)? << 4) + (after.wrapping_add(4) & 0xffff);
+        let frame = if self.chip.model == Model::I8086 { frame & 0xf_ffff } else { frame };
         match excp {
             Some(at) if frame.wrapping_sub(at) <= 1 => Some(frame),
             Some(at) => Some(at),

@@ -171,6 +171,77 @@ fn moves(list: &mut List) {
     list.add(&[0xf0], &[0x0f, 0xba], &[0x2f, 3]);
 }
 
+/// VEX.vvvv naming RCX, or nothing.
+const RCX: u8 = 0x70;
+const NOTHING: u8 = 0x78;
+
+impl List {
+    /// A VEX-encoded instruction on general registers: opcode map, mandatory prefix by number, both widths, register and memory.
+    fn vex(&mut self, map: u8, prefix: u8, vvvv: u8, opcode: u8, reg: Option<u8>, tail: &[u8]) {
+        for w in [0, 0x80] {
+            for form in [RBX_RDX, MEM_RDX] {
+                let modrm = reg.map_or(form, |reg| form & 0xc7 | reg << 3);
+                self.add(&[0xc4, 0xe0 | map, w | vvvv | prefix], &[opcode, modrm], tail);
+            }
+        }
+    }
+}
+
+/// BMI1, BMI2, LZCNT, ADX, MOVBE, CRC32.
+fn later(list: &mut List) {
+    list.vex(2, 0, RCX, 0xf2, None, &[]);
+    for reg in 1..4 {
+        list.vex(2, 0, RCX, 0xf3, Some(reg), &[]);
+    }
+    for prefix in 0..4 {
+        list.vex(2, prefix, RCX, 0xf7, None, &[]);
+    }
+    for prefix in [0, 2, 3] {
+        list.vex(2, prefix, RCX, 0xf5, None, &[]);
+    }
+    list.vex(2, 3, RCX, 0xf6, None, &[]);
+    for count in [0, 1, 31, 32, 63, 64, 255] {
+        list.vex(3, 3, NOTHING, 0xf0, None, &[count]);
+    }
+    for modrm in [RBX_RDX, MEM_RDX] {
+        for opcode in [0xbc, 0xbd] {
+            for prefix in [&[0x66, 0xf3][..], &[0xf3], &[0xf3, 0x48]] {
+                list.add(prefix, &[0x0f, opcode], &[modrm]);
+            }
+        }
+        for prefix in [&[0x66][..], &[0x66, 0x48], &[0xf3], &[0xf3, 0x48]] {
+            list.add(prefix, &[0x0f, 0x38, 0xf6], &[modrm]);
+        }
+        for prefix in [&[0xf2][..], &[0xf2, 0x48]] {
+            list.add(prefix, &[0x0f, 0x38, 0xf0], &[modrm]);
+        }
+        for prefix in [&[0x66, 0xf2][..], &[0xf2], &[0xf2, 0x48]] {
+            list.add(prefix, &[0x0f, 0x38, 0xf1], &[modrm]);
+        }
+    }
+    for opcode in [0xf0, 0xf1] {
+        for prefix in PREFIXES {
+            list.add(prefix, &[0x0f, 0x38, opcode], &[MEM_RDX]);
+        }
+    }
+}
+
+fn later_on_this_host() -> bool {
+    let has = [
+        std::is_x86_feature_detected!("bmi1"),
+        std::is_x86_feature_detected!("bmi2"),
+        std::is_x86_feature_detected!("lzcnt"),
+        std::is_x86_feature_detected!("adx"),
+        std::is_x86_feature_detected!("movbe"),
+        std::is_x86_feature_detected!("sse4.2"),
+    ];
+    let all = has.iter().all(|h| *h);
+    if !all {
+        println!("this host lacks BMI, ADX, MOVBE or SSE4.2: their instructions were not tried");
+    }
+    all
+}
+
 /// Every instruction.
 pub fn all() -> Vec<Vec<u8>> {
     let mut list = List(Vec::new());
@@ -178,5 +249,8 @@ pub fn all() -> Vec<Vec<u8>> {
     shifts(&mut list);
     bits(&mut list);
     moves(&mut list);
+    if later_on_this_host() {
+        later(&mut list);
+    }
     list.0
 }

@@ -7,12 +7,12 @@ mod host;
 use egret_bus::{GuestRam, Phys};
 use egret_cpu::state::{cr0, efer};
 use egret_cpu::{Cpu, SegReg, System, functions};
-use egret_isa::Features;
 use egret_isa::decode::{Decoded, decode};
 use egret_isa::flags::{AF, ARITH, CF, OF, PF, SF, ZF};
 use egret_isa::insn::{Insn, Operand, Seg};
 use egret_isa::ir;
 use egret_isa::ops::Width;
+use egret_isa::{CpuModel, Features};
 use host::{MEMORY, MIDDLE, State, Stubs};
 use iced_x86::Mnemonic as M;
 use std::collections::BTreeMap;
@@ -48,6 +48,7 @@ fn cpu() -> Cpu {
     let ram = GuestRam::new(&[(Phys(0), 1 << 20)]).expect("RAM");
     let mut cpu = Cpu::new(ram, Box::new(Nothing));
     cpu.cr0 = cr0::PE | cr0::ET;
+    cpu.set_model(CpuModel::default().with_features(Features::ALL));
     cpu.efer = efer::LME | efer::LMA;
     cpu.state.seg[Seg::Cs as usize] = SegReg::new(8, 0, u32::MAX, 0xa09b);
     cpu.update_context();
@@ -143,6 +144,9 @@ fn undefined(i: &Insn, before: &State) -> (u32, bool) {
         M::Mul | M::Imul => (SF | ZF | AF | PF, false),
         M::Div | M::Idiv => (ARITH, false),
         M::Bt | M::Bts | M::Btr | M::Btc => (OF | SF | AF | PF, false),
+        M::Andn | M::Bzhi | M::Blsi | M::Blsr | M::Blsmsk => (AF | PF, false),
+        M::Bextr => (AF | SF | PF, false),
+        M::Tzcnt | M::Lzcnt => (OF | SF | PF | AF, false),
         M::Bsf | M::Bsr => (CF | OF | SF | AF | PF, false),
         M::Shl | M::Sal | M::Shr | M::Sar => match count(1) {
             0 => (0, false),

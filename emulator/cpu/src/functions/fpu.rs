@@ -39,6 +39,14 @@ fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     } else {
         cpu.require(Unit::X87)?;
     }
+    if !cpu.model().has(Feature::Fpu) {
+        // Nobody answers: an ESC does nothing, but its operand is checked.
+        if i.has_mem() {
+            let at = cpu.offset(i, &i.mem);
+            cpu.read(i.mem.seg, at, 2)?;
+        }
+        return Ok(());
+    }
     if p.waits() && cpu.x87.pending_exception() && cpu.x87_exception(i)? {
         return Ok(());
     }

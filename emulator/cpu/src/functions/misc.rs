@@ -4,6 +4,7 @@ use super::Function;
 use crate::Cpu;
 use crate::fault::{Fault, vector};
 use crate::state::rflags;
+use egret_isa::Generation;
 use egret_isa::emit::Emit;
 use egret_isa::flags::{AF, ARITH, CF, OF, PF, SF, ZF};
 use egret_isa::insn::{Insn, Operand, Seg};
@@ -77,7 +78,7 @@ pub(super) fn write(cpu: &mut Cpu, i: &Insn, n: usize, v: u64) -> Result<(), Fau
 fn rotate_through_carry(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let w = i.width;
     let bits = w.bits();
-    let count = if i.ops[1] == Operand::None { 1 } else { read(cpu, i, 1)? } & if w == Width::Q { 63 } else { 31 };
+    let count = if i.ops[1] == Operand::None { 1 } else { read(cpu, i, 1)? } & cpu.count_mask(w);
     let n = count as u32 % (bits + 1);
     let left = i.mnemonic == M::Rcl;
     let carry = cpu.cond(Cond::B);
@@ -110,7 +111,7 @@ fn rotate_through_carry(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     Ok(())
 }
 
-fn result_flags(v: u8) -> u32 {
+pub(crate) fn result_flags(v: u8) -> u32 {
     let parity = if v.count_ones().is_multiple_of(2) { PF } else { 0 };
     let zero = if v == 0 { ZF } else { 0 };
     let sign = if v & 0x80 != 0 { SF } else { 0 };
@@ -130,7 +131,11 @@ fn aas(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
 fn ascii_adjust(cpu: &mut Cpu, step: u16) -> Result<(), Fault> {
     let ax = cpu.gpr_w(AX, Width::W) as u16;
     let adjust = ax & 15 > 9 || cpu.flags_word() as u32 & AF != 0;
-    let r = if adjust { ax.wrapping_add(step) } else { ax } & 0xff0f;
+    let r = match adjust {
+        false => ax,
+        true if cpu.generation() == Generation::I8086 => cpu.adjust_bytes(ax, step),
+        true => ax.wrapping_add(step),
+    } & 0xff0f;
     cpu.set_gpr(AX, Width::W, r.into());
     let carry = if adjust { AF | CF } else { 0 };
     cpu.set_flags_word(ARITH, u64::from(carry | result_flags(r as u8)));
@@ -151,7 +156,10 @@ fn aad(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 fn aam(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let al = cpu.gpr_w(AX, Width::B) as u8;
     let base = i.imm as u8;
-    let (Some(high), Some(low)) = (al.checked_div(base), al.checked_rem(base)) else { return Err(Fault::DE) };
+    let (Some(high), Some(low)) = (al.checked_div(base), al.checked_rem(base)) else {
+        cpu.flags_of_aam_zero(al);
+        return Err(Fault::DE);
+    };
     cpu.set_gpr(AX, Width::W, u64::from(high) << 8 | u64::from(low));
     cpu.set_flags_word(ARITH, result_flags(low).into());
     Ok(())
@@ -176,11 +184,11 @@ fn decimal_adjust(cpu: &mut Cpu, step: fn(u8, u8) -> u8) -> Result<(), Fault> {
         r = step(r, 6);
         out |= AF;
         // DAS: a borrow out of this step alone also sets CF.
-        if step(0, 1) == 0xff && al < 6 {
+        if step(0, 1) == 0xff && al < 6 && cpu.generation() != Generation::I8086 {
             out |= CF;
         }
     }
-    if al > 0x99 || flags & CF != 0 {
+    if al > cpu.decimal_limit(flags & AF != 0) || flags & CF != 0 {
         r = step(r, 0x60);
         out |= CF;
     }

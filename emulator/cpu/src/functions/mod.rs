@@ -1,6 +1,7 @@
 //! What is too rare or too stateful for ops: the CPU's own functions, by mnemonic. Both tiers run these same functions.
 
 mod avx;
+mod bits;
 pub(crate) mod control;
 pub mod cpuid;
 pub(crate) mod debug;
@@ -8,7 +9,7 @@ pub(crate) mod far;
 mod fpu;
 mod io;
 mod iret;
-mod misc;
+pub(crate) mod misc;
 mod msr;
 mod segment;
 mod simd;
@@ -33,6 +34,7 @@ pub type Function = fn(&mut Cpu, &Insn) -> Result<(), Fault>;
 pub fn lookup(i: &Insn) -> Function {
     string::table(i)
         .or_else(|| misc::table(i))
+        .or_else(|| bits::table(i))
         .or_else(|| system_tables(i))
         .or_else(|| fpu::table(i))
         .or_else(|| xsave::table(i))

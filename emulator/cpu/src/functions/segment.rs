@@ -6,6 +6,7 @@ use crate::cpu::TableReg;
 use crate::fault::Fault;
 use crate::segments::{Descriptor, is_null, kind, rpl};
 use crate::state::{SegReg, attention, cr4};
+use egret_isa::Generation;
 use egret_isa::emit::Emit;
 use egret_isa::flags::ZF;
 use egret_isa::insn::{Insn, Operand, Seg};
@@ -70,7 +71,7 @@ pub(super) fn write_16(cpu: &mut Cpu, i: &Insn, value: u64) -> Result<(), Fault>
 /// MOV to a segment register: SDM Vol. 2, "MOV—Move".
 fn mov_seg(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let Operand::Seg(seg) = i.ops[0] else { return Err(Fault::UD) };
-    if seg == Seg::Cs {
+    if seg == Seg::Cs && cpu.generation() != Generation::I8086 {
         return Err(Fault::UD);
     }
     let selector = read_16(cpu, i, 1)?;

@@ -32,8 +32,7 @@ pub(super) fn table(i: &Insn) -> Option<Function> {
         M::Mwait => mwait,
         M::Invlpg => invlpg,
         M::Invpcid => invpcid,
-        M::Invd | M::Wbinvd => cache_control,
-        M::Clflush => clflush,
+        M::Invd | M::Wbinvd | M::Wbnoinvd => cache_control,
         M::Ud0 | M::Ud1 | M::Ud2 => undefined,
         _ => return None,
     })
@@ -290,12 +289,4 @@ fn invpcid(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 /// INVD, WBINVD: SDM Vol. 2. There is no cache to lose.
 fn cache_control(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
     cpu.privileged()
-}
-
-/// CLFLUSH: SDM Vol. 2, "CLFLUSH—Flush Cache Line". Faults like a read of the byte.
-fn clflush(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
-    let at = cpu.offset(i, &i.mem);
-    let linear = cpu.linear(i.mem.seg, at, 1, false)?;
-    cpu.translate_data(i.mem.seg, linear, false)?;
-    Ok(())
 }

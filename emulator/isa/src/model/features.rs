@@ -180,10 +180,7 @@ features! {
 /// What CPUID must not claim yet, because no code does it.
 pub const NOT_YET: &[Feature] = {
     use Feature::*;
-    &[
-        Fma, Movbe, Avx, F16c, Rdrand, Bmi1, Avx2, Bmi2, Rdseed, Adx, Clflushopt, Clwb, Gfni, Vaes, Vpclmulqdq, Serialize, Lzcnt, Sse4a,
-        Clzero, Wbnoinvd, Sse42,
-    ]
+    &[Fma, Avx, F16c, Avx2, Gfni, Vaes, Vpclmulqdq, Sse4a]
 };
 
 /// A set of features.
@@ -251,10 +248,11 @@ impl Features {
         ROWS.iter().map(|r| r.feature).filter(move |f| self.has(*f))
     }
 
-    /// Whether an encoding exists on a CPU with these features.
+    /// Whether an encoding exists on a CPU with these features. Without an FPU its instructions do, too: they do nothing.
     #[must_use]
     pub fn allows(self, code: Code) -> bool {
-        self.has_all(required(code))
+        let needed = required(code);
+        self.has_all(needed) || (needed.has(Feature::Fpu) && !self.has(Feature::Fpu) && !needed.has(Feature::Cmov))
     }
 }
 
@@ -315,10 +313,24 @@ pub fn required(code: Code) -> Features {
 fn needs(code: Code) -> Features {
     use Code::*;
     // Hints in encodings that every chip since the P6 takes as NOPs.
-    if matches!(code, Endbr32 | Endbr64 | Rdsspd_r32 | Rdsspq_r64 | Cldemote_m8 | Prefetch_m8 | Prefetchw_m8 | Prefetchwt1_m8) {
+    if matches!(
+        code,
+        Endbr32
+            | Endbr64
+            | Rdsspd_r32
+            | Rdsspq_r64
+            | Cldemote_m8
+            | Prefetch_m8
+            | Prefetchw_m8
+            | Prefetchwt1_m8
+            | Prefetchit0_m8
+            | Prefetchit1_m8
+    ) {
         return Features::of(&[Feature::Nopl]);
     }
-    code.cpuid_features().iter().filter_map(|f| feature(*f)).fold(Features::NONE, Features::with)
+    let set = code.cpuid_features().iter().filter_map(|f| feature(*f)).fold(Features::NONE, Features::with);
+    let x87 = code.cpuid_features().iter().any(|f| matches!(f, CpuidFeature::FPU287 | CpuidFeature::FPU387));
+    if x87 { set.with(Feature::Fpu) } else { set }
 }
 
 /// What iced's name for a feature means here: `None` when every chip has it.
@@ -335,7 +347,7 @@ fn feature(f: CpuidFeature) -> Option<Feature> {
         F::CPUID => Cpuid,
         F::MULTIBYTENOP => Nopl,
         F::FPU => Fpu,
-        F::FPU287 | F::FPU287XL_ONLY => I286,
+        F::FPU287 => I286,
         F::FPU387 => I386,
         F::TSC => Tsc,
         F::MSR => Msr,

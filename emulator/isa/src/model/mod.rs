@@ -389,7 +389,7 @@ mod tests {
             ("286", Code::Pushaw, true),
             ("286", Code::Bsf_r16_rm16, false),
             ("386", Code::Bsf_r16_rm16, true),
-            ("386", Code::Fsin, false),
+            ("386", Code::Fsin, true),
             ("386,+fpu", Code::Fsin, true),
             ("286,+fpu", Code::Fsin, false),
             ("486", Code::Cmpxchg8b_m64, false),

@@ -5,6 +5,7 @@
 mod alu;
 pub mod avx;
 mod bits;
+mod bmi;
 mod control;
 mod data;
 pub mod muldiv;
@@ -59,6 +60,26 @@ fn alu_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
         M::Bsf => bits::bsf,
         M::Bsr => bits::bsr,
         M::Popcnt => bits::popcnt,
+        _ => return bmi_table(i),
+    })
+}
+
+fn bmi_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
+    Some(match i.mnemonic {
+        M::Andn => bmi::andn,
+        M::Bextr => bmi::bextr,
+        M::Blsi => bmi::blsi,
+        M::Blsmsk => bmi::blsmsk,
+        M::Blsr => bmi::blsr,
+        M::Bzhi => bmi::bzhi,
+        M::Mulx => bmi::mulx,
+        M::Rorx => bmi::rorx,
+        M::Sarx | M::Shlx | M::Shrx => bmi::shiftx,
+        M::Lzcnt => bmi::lzcnt,
+        M::Tzcnt => bmi::tzcnt,
+        M::Adcx => bmi::adcx,
+        M::Adox => bmi::adox,
+        M::Movbe => bmi::movbe,
         _ => return None,
     })
 }
@@ -88,6 +109,7 @@ fn data_table<E: Emit>(i: &Insn) -> Option<Semantics<E>> {
         M::Cmc => data::cmc,
         M::Nop | M::Endbr32 | M::Endbr64 | M::Lfence | M::Sfence => data::nop,
         M::Prefetch | M::Prefetchw | M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Reservednop => data::nop,
+        M::Prefetchwt1 | M::Prefetchit0 | M::Prefetchit1 | M::Cldemote | M::Rdsspd | M::Rdsspq => data::nop,
         M::Push => stack::push,
         M::Pop => stack::pop,
         M::Leave => stack::leave,
@@ -209,6 +231,14 @@ fn is_plain_call(i: &Insn) -> bool {
             | Pause
             | Cmpxchg8b
             | Cmpxchg16b
+            | Pdep
+            | Pext
+            | Crc32
+            | Rdrand
+            | Rdseed
+            | Clflushopt
+            | Clwb
+            | Clzero
     ) || is_single_string(i)
         || is_unit(i)
 }

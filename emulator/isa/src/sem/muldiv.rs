@@ -1,9 +1,10 @@
 //! Multiplication and division.
 
 use super::operand::{read, write_reg};
-use crate::emit::Emit;
-use crate::insn::{Insn, Operand};
-use crate::ops::{Bin, FlagsOp, Rel, Width};
+use crate::emit::{Emit, Raise};
+use crate::insn::{Insn, Operand, Rep};
+use crate::model::Generation;
+use crate::ops::{Bin, FlagsOp, Rel, Un, Width};
 
 type R<E> = Result<(), <E as Emit>::Fault>;
 
@@ -83,7 +84,10 @@ fn divide<E: Emit>(e: &mut E, i: &Insn, signed: bool) -> R<E> {
     } else {
         e.gpr(DX, w)
     };
-    let (quotient, remainder) = e.div(w, signed, high, low, d)?;
+    let (mut quotient, remainder) = e.div(w, signed, high, low, d)?;
+    if signed && i.ctx.generation() == Generation::I8086 {
+        quotient = quotient_8086(e, i, quotient)?;
+    }
     if w == Width::B {
         let eight = e.imm(8);
         let high = e.bin(Bin::Shl, Width::W, remainder, eight);
@@ -94,6 +98,15 @@ fn divide<E: Emit>(e: &mut E, i: &Insn, signed: bool) -> R<E> {
         e.set_gpr(DX, w, remainder);
     }
     Ok(())
+}
+
+/// An 8086 divides magnitudes: the most negative quotient is one too many; and with a REP prefix, which its microcode keeps in the
+/// flag for the sign, the quotient is negated.
+fn quotient_8086<E: Emit>(e: &mut E, i: &Insn, quotient: E::V) -> Result<E::V, E::Fault> {
+    let lowest = e.imm(i.width.sign());
+    let overflow = e.rel(Rel::Eq, i.width, quotient, lowest);
+    e.raise_if(overflow, Raise::DivideError)?;
+    Ok(if i.rep == Rep::None { quotient } else { e.un(Un::Neg, i.width, quotient) })
 }
 
 /// Division of the double-width `hi:lo` on plain integers: (quotient, remainder), `None` for #DE.

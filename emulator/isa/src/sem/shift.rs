@@ -4,7 +4,9 @@ use super::operand::{modify, read};
 use crate::emit::Emit;
 use crate::flags::{CF, OF};
 use crate::insn::{Insn, Operand};
+use crate::model::Generation;
 use crate::ops::{Bin, FlagsOp, Rel, Width};
+use iced_x86::Mnemonic as M;
 
 type R<E> = Result<(), <E as Emit>::Fault>;
 
@@ -17,6 +19,10 @@ enum Count<V> {
 #[inline(always)]
 fn count<E: Emit>(e: &mut E, i: &Insn, n: usize) -> Result<Count<E::V>, E::Fault> {
     let mask = if i.width == Width::Q { 63 } else { 31 };
+    if i.ctx.generation() == Generation::I8086 && i.ops[n] != Operand::None {
+        // It shifts as often as CL says.
+        return Ok(Count::Value(read(e, i, n)?));
+    }
     Ok(match i.ops[n] {
         Operand::Imm => Count::Known(i.imm & mask),
         Operand::None => Count::Known(1),
@@ -31,7 +37,13 @@ fn count<E: Emit>(e: &mut E, i: &Insn, n: usize) -> Result<Count<E::V>, E::Fault
 #[inline(always)]
 fn shift<E: Emit>(e: &mut E, i: &Insn, op: Bin, flags: FlagsOp) -> R<E> {
     let w = i.width;
-    let n = count(e, i, 1)?;
+    let mut n = count(e, i, 1)?;
+    if i.ctx.generation() == Generation::I8086 {
+        if i.mnemonic == M::Sal {
+            return set_minus_one(e, i, n);
+        }
+        n = at_most_63(e, n);
+    }
     modify(e, i, |e, a| match n {
         Count::Known(0) => a,
         Count::Known(n) => {
@@ -49,6 +61,37 @@ fn shift<E: Emit>(e: &mut E, i: &Insn, op: Bin, flags: FlagsOp) -> R<E> {
             });
             r
         }
+    })
+}
+
+/// An 8086's count, cut to what makes no difference.
+fn at_most_63<E: Emit>(e: &mut E, n: Count<E::V>) -> Count<E::V> {
+    match n {
+        Count::Known(n) => Count::Known(n),
+        Count::Value(n) => {
+            let most = e.imm(63);
+            let more = e.rel(Rel::Ult, Width::B, most, n);
+            Count::Value(e.select(more, most, n))
+        }
+    }
+}
+
+/// SETMO and SETMOC, an 8086's D0h-D3h /6: all ones, unless the count is zero (Ken Shirriff and others, from the die). The flags
+/// are those of an OR that gave it.
+fn set_minus_one<E: Emit>(e: &mut E, i: &Insn, n: Count<E::V>) -> R<E> {
+    let w = i.width;
+    let n = match n {
+        Count::Known(n) => e.imm(n),
+        Count::Value(n) => n,
+    };
+    modify(e, i, |e, a| {
+        let ones = e.imm(w.mask());
+        let _ = e.when(n, |e| {
+            let ones = e.imm(w.mask());
+            e.flags(FlagsOp::Logic, w, ones, ones, ones);
+            Ok(())
+        });
+        e.select(n, ones, a)
     })
 }
 

@@ -3,6 +3,7 @@
 use super::operand::{read, write_reg};
 use crate::emit::Emit;
 use crate::insn::{Insn, Operand, Seg};
+use crate::model::Generation;
 use crate::ops::{Bin, Width};
 
 type R<E> = Result<(), <E as Emit>::Fault>;
@@ -48,7 +49,12 @@ pub(super) fn push<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
             push_value(e, i, slot, slot, v)
         }
         _ => {
-            let v = read(e, i, 0)?;
+            let mut v = read(e, i, 0)?;
+            if i.ctx.generation() == Generation::I8086 && i.ops[0] == Operand::Reg(SP, Width::W) {
+                // The 8086 stores what SP is by then (SDM Vol. 3, "Architecture Compatibility", PUSH SP).
+                let two = e.imm(2);
+                v = e.bin(Bin::Sub, Width::W, v, two);
+            }
             push_value(e, i, slot, slot, v)
         }
     }
