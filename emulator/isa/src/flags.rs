@@ -109,7 +109,8 @@ impl Lazy {
             FlagsOp::Inc => self.r & 15 == 0,
             FlagsOp::Dec => self.r & 15 == 15,
             FlagsOp::Add | FlagsOp::Adc | FlagsOp::Sub | FlagsOp::Sbb => (self.a ^ self.b ^ self.r) & 16 != 0,
-            // Undefined after these; the 286 vectors and current chips leave it clear.
+            // Undefined after these. The 80286 clears it after logic; a Zen 4 clears it after logic, sets it after shifts and
+            // keeps it over multiplications.
             FlagsOp::Logic | FlagsOp::Shl | FlagsOp::Shr | FlagsOp::Sar | FlagsOp::Mul => false,
         }
     }

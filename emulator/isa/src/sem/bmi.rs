@@ -2,32 +2,23 @@
 
 use super::operand::{read, write, write_reg};
 use crate::emit::Emit;
-use crate::flags::{ARITH, CF, OF, ZF};
+use crate::flags::{ARITH, CF, OF};
 use crate::insn::Insn;
-use crate::ops::{Bin, Cond, Rel, Un, Width};
+use crate::ops::{Bin, Cond, FlagsOp, Rel, Un, Width};
 use iced_x86::Mnemonic as M;
 
 type R<E> = Result<(), <E as Emit>::Fault>;
 
 const DX: u8 = 2;
 
-/// Writes operand 0 and sets the flags of the result: SF and ZF, with CF as given and OF clear. AF and PF, which the manual leaves
-/// undefined, are AMD's: clear.
+/// Writes operand 0 and sets the flags of the result, with CF as given and OF clear. AF and PF, which the manual leaves undefined,
+/// are as AMD's Zen 4 has them: AF clear, PF of the result.
 fn finish<E: Emit>(e: &mut E, i: &Insn, r: E::V, carry: Option<E::V>) {
-    let w = i.width;
     let zero = e.imm(0);
-    let is_zero = e.rel(Rel::Eq, w, r, zero);
-    let six = e.imm(6);
-    let mut word = e.bin(Bin::Shl, Width::D, is_zero, six);
-    let top = e.imm(u64::from(w.bits()) - 1);
-    let sign = e.bin(Bin::Shr, w, r, top);
-    let seven = e.imm(7);
-    let sign = e.bin(Bin::Shl, Width::D, sign, seven);
-    word = e.bin(Bin::Or, Width::D, word, sign);
+    e.flags(FlagsOp::Logic, i.width, zero, zero, r);
     if let Some(carry) = carry {
-        word = e.bin(Bin::Or, Width::D, word, carry);
+        e.set_flags_word(CF, carry);
     }
-    e.set_flags_word(ARITH, word);
     write_reg(e, i.ops[0], r);
 }
 
@@ -174,7 +165,7 @@ pub(super) fn tzcnt<E: Emit>(e: &mut E, i: &Insn) -> R<E> {
     zeros(e, i, Un::Ctz)
 }
 
-/// CF tells that the source is zero, ZF that the count is. The other flags are undefined, and AMD's chips leave them.
+/// CF tells that the source is zero, ZF that the count is. The other flags are undefined; a Zen 4 keeps OF and clears the rest.
 fn zeros<E: Emit>(e: &mut E, i: &Insn, op: Un) -> R<E> {
     let w = i.width;
     let v = read(e, i, 1)?;
@@ -184,7 +175,7 @@ fn zeros<E: Emit>(e: &mut E, i: &Insn, op: Un) -> R<E> {
     let is_zero = e.rel(Rel::Eq, w, n, zero);
     let zf = e.bin(Bin::Shl, Width::D, is_zero, six);
     let word = e.bin(Bin::Or, Width::D, zf, carry);
-    e.set_flags_word(CF | ZF, word);
+    e.set_flags_word(ARITH & !OF, word);
     write_reg(e, i.ops[0], n);
     Ok(())
 }
