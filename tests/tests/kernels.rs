@@ -47,4 +47,6 @@ kernels! {
     debugging "debugging";
     interrupts "interrupts";
     modes "modes";
+    platform "platform";
+    extended "extended";
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use iced_x86::code_asm::{
     AsmMemoryOperand, AsmRegister8, AsmRegister16, AsmRegister32, AsmRegister64, AsmRegisterCr, AsmRegisterDr, AsmRegisterSegment,
-    AsmRegisterXmm, CodeAssembler, CodeLabel, ptr,
+    AsmRegisterSt, AsmRegisterXmm, CodeAssembler, CodeLabel, ptr,
 };
 use iced_x86::{BlockEncoderOptions, Code, IcedError, Instruction};
 
@@ -267,7 +267,7 @@ macro_rules! plain_operands {
 }
 
 plain_operands!(AsmMemoryOperand AsmRegister8 AsmRegister16 AsmRegister32 AsmRegister64 AsmRegisterCr AsmRegisterDr AsmRegisterSegment);
-plain_operands!(AsmRegisterXmm i32 u32 i64 u64);
+plain_operands!(AsmRegisterSt AsmRegisterXmm i32 u32 i64 u64);
 
 /// Assembly in nearly the notation of the manuals, one statement per line:
 /// `"name":` defines a label, `mov eax, 5;` is an instruction (with iced's names: `in_`, `byte_ptr(rax)`),

@@ -33,7 +33,7 @@ pub(crate) const WINDOW_PD: i32 = 0x17_3000;
 pub(crate) const WINDOW_PT: i32 = 0x17_4000;
 pub(crate) const WINDOW2_PT: i32 = 0x17_5000;
 /// Page directory of the fourth GiB, for the local APIC.
-const HIGH_PD: i32 = 0x17_6000;
+pub(crate) const HIGH_PD: i32 = 0x17_6000;
 const BSS: i32 = 0x15_0000;
 const BSS_END: i32 = 0x18_0000;
 
