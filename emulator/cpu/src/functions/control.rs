@@ -6,6 +6,7 @@ use crate::Cpu;
 use crate::fault::Fault;
 use crate::mmu::PHYS_BITS;
 use crate::state::{SegReg, attention, cr0, cr4, efer};
+use egret_isa::Feature;
 use egret_isa::emit::Emit;
 use egret_isa::insn::{Insn, Operand, Seg};
 use iced_x86::Mnemonic as M;
@@ -187,12 +188,13 @@ impl Cpu {
 
     /// WRMSR to IA32_EFER with its checks.
     pub fn write_efer(&mut self, value: u64) -> Result<(), Fault> {
-        const WRITABLE: u64 = efer::SCE | efer::LME | efer::NXE;
+        let has = |f: Feature, bit: u64| if self.model().has(f) { bit } else { 0 };
+        let writable = has(Feature::Syscall, efer::SCE) | has(Feature::Lm, efer::LME) | has(Feature::Nx, efer::NXE);
         let changed = value ^ self.efer;
-        if value & !(WRITABLE | efer::LMA) != 0 || (changed & efer::LME != 0 && self.cr0 & cr0::PG != 0) {
+        if value & !(writable | efer::LMA) != 0 || (changed & efer::LME != 0 && self.cr0 & cr0::PG != 0) {
             return Err(Fault::GP0);
         }
-        self.efer = self.efer & efer::LMA | value & WRITABLE;
+        self.efer = self.efer & efer::LMA | value & writable;
         if changed & efer::NXE != 0 {
             self.flush_tlb();
         }

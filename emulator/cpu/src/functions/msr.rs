@@ -5,6 +5,7 @@ use crate::Cpu;
 use crate::fault::Fault;
 use crate::functions::debug::debugctl;
 use crate::state::attention;
+use egret_isa::Feature;
 use egret_isa::emit::Emit;
 use egret_isa::insn::{Insn, Seg};
 use egret_isa::ops::Width;
@@ -78,6 +79,23 @@ const MICROCODE: u64 = 1 << 32;
 const ARCH_CAPABILITIES: u64 =
     1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 62;
 
+/// The feature that an MSR comes with.
+fn comes_with(which: u32) -> Option<Feature> {
+    Some(match which {
+        number::TSC_ADJUST => Feature::TscAdjust,
+        number::SYSENTER_CS..=number::SYSENTER_EIP => Feature::Sep,
+        number::PAT => Feature::Pat,
+        number::MTRRCAP => Feature::Mtrr,
+        _ if mtrr(which) => Feature::Mtrr,
+        number::MCG_CAP | number::MCG_STATUS => Feature::Mca,
+        number::XSS => Feature::Xsaves,
+        number::ARCH_CAPABILITIES => Feature::ArchCaps,
+        number::STAR | number::FMASK => Feature::Syscall,
+        number::LSTAR | number::CSTAR | number::FS_BASE..=number::KERNEL_GS_BASE => Feature::Lm,
+        _ => return None,
+    })
+}
+
 /// RDMSR: SDM Vol. 2, "RDMSR—Read From Model Specific Register".
 fn rdmsr(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
     cpu.privileged()?;
@@ -99,6 +117,7 @@ fn wrmsr(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
 impl Cpu {
     /// Reads an MSR; #GP(0) when there is none of that number.
     pub fn read_msr(&mut self, which: u32) -> Result<u64, Fault> {
+        self.msr_exists(which)?;
         Ok(match which {
             number::TSC => self.time_stamp(),
             number::TSC_ADJUST => self.msr.tsc_offset,
@@ -132,6 +151,7 @@ impl Cpu {
 
     /// Writes an MSR; #GP(0) when there is none of that number or it does not take the value.
     pub fn write_msr(&mut self, which: u32, value: u64) -> Result<(), Fault> {
+        self.msr_exists(which)?;
         match which {
             number::TSC => {
                 let offset = value.wrapping_sub(self.system.tsc());
@@ -166,6 +186,18 @@ impl Cpu {
             _ => return Err(self.unknown_msr(which)),
         }
         Ok(())
+    }
+
+    /// #GP(0) for an MSR of a feature that the model does not have.
+    fn msr_exists(&mut self, which: u32) -> Result<(), Fault> {
+        let model = self.model();
+        let either = |a, b| model.has(a) || model.has(b);
+        let there = match which {
+            number::TSC_AUX => either(Feature::Rdtscp, Feature::Rdpid),
+            number::EFER => either(Feature::Lm, Feature::Nx),
+            _ => comes_with(which).is_none_or(|f| model.has(f)),
+        };
+        if there { Ok(()) } else { Err(Fault::GP0) }
     }
 
     fn unknown_msr(&mut self, which: u32) -> Fault {
