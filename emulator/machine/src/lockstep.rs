@@ -22,6 +22,8 @@ enum Event {
     Nmi(i64),
     Tsc(u64),
     Random(Option<u64>),
+    /// IGNNE#.
+    Ignne(bool),
     ApicRead(u32, Option<u64>),
     ApicWrite(u32, u64, bool),
     Priority(u8),
@@ -123,6 +125,12 @@ impl System for Recording {
         ok
     }
 
+    fn ignne(&mut self) -> bool {
+        let v = self.inner.ignne();
+        self.note(Event::Ignne(v));
+        v
+    }
+
     fn task_priority(&mut self) -> u8 {
         let v = self.inner.task_priority();
         self.note(Event::Priority(v));
@@ -211,6 +219,14 @@ impl System for Replay {
             _ => None,
         })
         .flatten()
+    }
+
+    fn ignne(&mut self) -> bool {
+        self.expect("ignne", |e| match e {
+            Event::Ignne(v) => Some(v),
+            _ => None,
+        })
+        .unwrap_or(false)
     }
 
     fn take_nmi(&mut self) -> bool {
