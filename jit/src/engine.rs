@@ -342,8 +342,8 @@ impl JitEngine {
         if !self.interp.written.is_empty() {
             self.drop_written();
         }
-        for page in self.interp.left.drain(..) {
-            if !self.cache.has_page(page) {
+        for page in std::mem::take(&mut self.interp.left) {
+            if !self.cache.has_page(page) && !self.interp.has_page(page) {
                 cpu.unmark_code(page);
             }
         }
@@ -391,8 +391,12 @@ impl JitEngine {
         if look && self.queue.as_ref().is_some_and(|q| q.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16)) || waits {
             return;
         }
-        // Who compiles in the foreground wants compiled code, whatever it costs.
-        let kills = self.restless.get(&page).filter(|_| !self.options.foreground).map_or(0, |n| n.saturating_sub(PATIENCE));
+        // Who compiles everything at once wants compiled code, whatever it costs.
+        let kills = self
+            .restless
+            .get(&page)
+            .filter(|_| !(self.options.foreground && self.options.threshold == 1))
+            .map_or(0, |n| n.saturating_sub(PATIENCE));
         if kills > 0 && heat < self.options.threshold.saturating_mul(8).saturating_mul(1 << kills.min(20)) {
             return;
         }

@@ -236,6 +236,11 @@ impl Kick {
         self.cluster.rouse(self.n);
     }
 
+    /// The CPU's thread is at its end: nobody waits for it any more.
+    pub fn gone(&self) {
+        self.cluster.peers[self.n].running.store(false, SeqCst);
+    }
+
     /// For the CPU's own thread: sleeps until there is a kick, or for the time given.
     pub fn sleep(&self, at_most: Duration) {
         let peer = &self.cluster.peers[self.n];

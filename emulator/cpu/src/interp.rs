@@ -285,6 +285,10 @@ impl<X: Execute> Blocks<X> {
         let room = 0x1000 - (phys & 0xfff);
         let cs = cpu.state.seg[1];
         let most = if device(cpu, phys) { 1 } else { MAX_STEPS };
+        if most > 1 {
+            // Before the code is read: what other CPUs write from now on is heard of.
+            cpu.mark_code(phys);
+        }
         while steps.len() < most && bytes < room {
             let (insn, crossed) = match fetch_insn(cpu, linear.wrapping_add(bytes), steps.is_empty()) {
                 Ok(Some(x)) => x,
@@ -407,6 +411,12 @@ impl<X: Execute> Blocks<X> {
         self.fast.fill(NOWHERE);
     }
 
+    /// Whether a physical page has blocks.
+    #[must_use]
+    pub fn has_page(&self, page: u64) -> bool {
+        self.by_page.contains_key(&(page >> 12))
+    }
+
     /// A page has no blocks any more. It may not be unmarked and marked again: another CPU could write in between.
     fn leave_page(&mut self, cpu: &mut Cpu, page: u64) {
         if self.owned {
@@ -482,6 +492,9 @@ pub(crate) fn fetch_insn(cpu: &mut Cpu, linear: u64, cross: bool) -> Result<Opti
         next &= 0xffff_ffff;
     }
     let second = cpu.fetch_address(next)?;
+    if !device(cpu, second) {
+        cpu.mark_code(second);
+    }
     read_code(cpu, second, &mut bytes[room..]);
     match decode::decode(&bytes, ctx, cpu.model().features()) {
         Decoded::Insn(i) => Ok(Some((i, Some(second)))),

@@ -36,10 +36,11 @@ impl Run<'_> {
 }
 
 /// Ends the run when a CPU's thread ends, even by a panic: the others would run on for ever.
-struct Last<'a, 'b>(&'a Run<'b>);
+struct Last<'a, 'b>(&'a Run<'b>, usize);
 
 impl Drop for Last<'_, '_> {
     fn drop(&mut self) {
+        self.0.common.kicks[self.1].gone();
         self.0.end(None);
     }
 }
@@ -88,7 +89,7 @@ fn wait(board: &Shared<crate::pc::Board>, common: &Common, outside: &Outside) {
 
 /// A CPU's thread.
 fn work(vcpu: &mut Vcpu, run: &Run) {
-    let _last = Last(run);
+    let _last = Last(run, vcpu.n);
     let common = run.common;
     while !run.quit.load(SeqCst) {
         if vcpu.take_messages(common).is_err() {
