@@ -137,18 +137,18 @@ impl Emit for Cpu {
     }
 
     fn load_x(&mut self, seg: Seg, offset: u64, bytes: u8, aligned: bool) -> Result<u128, Fault> {
-        let linear = self.linear(seg, offset, bytes.into(), false)?;
-        if aligned && linear & (u64::from(bytes) - 1) != 0 {
+        if aligned && self.misaligned(seg, offset, bytes) {
             return Err(Fault::GP0);
         }
+        let linear = self.linear(seg, offset, bytes.into(), false)?;
         if bytes == 16 { self.read_16(seg, linear) } else { self.read_linear(seg, linear, bytes).map(u128::from) }
     }
 
     fn store_x(&mut self, seg: Seg, offset: u64, bytes: u8, aligned: bool, v: u128) -> Result<(), Fault> {
-        let linear = self.linear(seg, offset, bytes.into(), true)?;
-        if aligned && linear & (u64::from(bytes) - 1) != 0 {
+        if aligned && self.misaligned(seg, offset, bytes) {
             return Err(Fault::GP0);
         }
+        let linear = self.linear(seg, offset, bytes.into(), true)?;
         if bytes == 16 { self.write_16(seg, linear, v) } else { self.write_linear(seg, linear, bytes, v as u64) }
     }
 

@@ -160,6 +160,13 @@ impl Cpu {
         }
     }
 
+    /// Whether an operand that must be aligned is not. Zen 4 looks at this before limits and canonical form.
+    pub(crate) fn misaligned(&self, seg: Seg, offset: u64, bytes: u8) -> bool {
+        let flat = self.code64() && (seg as u8) < Seg::Fs as u8;
+        let base = if flat { 0 } else { self.state.seg[seg as usize].base };
+        base.wrapping_add(offset) & u64::from(bytes).wrapping_sub(1) != 0
+    }
+
     /// Translates all pages of an access before any byte moves.
     fn pieces(&mut self, seg: Seg, linear: u64, size: u8, access: Access) -> Result<Pieces, Fault> {
         self.canonical(seg, linear, size)?;

@@ -108,7 +108,7 @@ fn lower(insn: &Instruction, ctx: Ctx) -> Insn {
         out.ops[n as usize] = op;
     }
     if insn.is_string_instruction() || matches!(insn.op1_kind(), OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI) {
-        out.mem.seg = segment(insn.memory_segment()).unwrap_or(Seg::Ds);
+        out.mem.seg = segment(insn.memory_segment()).filter(|s| mode != Mode::M64 || matches!(s, Seg::Fs | Seg::Gs)).unwrap_or(Seg::Ds);
     }
     out.width = main_width(insn, &out);
     out
@@ -258,7 +258,11 @@ fn memory(insn: &Instruction, out: &mut Insn) -> Operand {
         index => index.number() as u8,
     };
     let scale = insn.memory_index_scale().trailing_zeros() as u8;
-    let seg = segment(insn.memory_segment()).unwrap_or(Seg::Ds);
+    let mut seg = segment(insn.memory_segment()).unwrap_or(Seg::Ds);
+    if out.ctx.mode() == Mode::M64 && !matches!(seg, Seg::Fs | Seg::Gs) {
+        // Other overrides are ignored: the base decides between #SS and #GP.
+        seg = if matches!(insn.memory_base(), Register::RSP | Register::ESP | Register::RBP | Register::EBP) { Seg::Ss } else { Seg::Ds };
+    }
     out.mem = Mem { seg, base, index, scale, width, disp: disp & width.mask() };
     let bytes = match insn.memory_size() {
         MemorySize::Unknown => 0,

@@ -402,7 +402,8 @@ impl<C: Core> Bench<C> {
             self.put(&pages, tables + u64::from(selector), &low.to_le_bytes());
         }
         for (selector, attr, limit) in LOCAL {
-            let low = u64::from(limit & 0xffff) | LOCAL_BASE << 16 | u64::from(attr & 0xff) << 40 | u64::from(attr >> 12) << 52;
+            let base = (LOCAL_BASE & 0xff_ffff) << 16 | (LOCAL_BASE >> 24) << 56;
+            let low = base | u64::from(limit & 0xffff) | u64::from(attr & 0xff) << 40 | u64::from(attr >> 12) << 52;
             self.put(&pages, tables + LDT + u64::from(selector & !7), &low.to_le_bytes());
         }
         self.put(&pages, tables + PAGE, &gates(v.mode));

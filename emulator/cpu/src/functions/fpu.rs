@@ -196,12 +196,13 @@ fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     let loads = matches!(p.op, X87Op::LoadEnv | X87Op::LoadState);
     let whole = matches!(p.op, X87Op::LoadState | X87Op::StoreState { .. });
     let length = if whole { format.state_len() } else { format.env_len() };
-    // Zen 4 touches the last byte first.
-    let last = last_byte(at, length, aw);
-    if loads {
-        cpu.read(seg, last, 1)?;
-    } else {
-        cpu.probe_write(seg, last, 1)?;
+    // Zen 4 touches the first byte, then the last.
+    for place in [at, last_byte(at, length, aw)] {
+        if loads {
+            cpu.read(seg, place, 1)?;
+        } else {
+            cpu.probe_write(seg, place, 1)?;
+        }
     }
     aligned(cpu, seg, at, i.opsize)?;
     match p.op {
@@ -236,12 +237,7 @@ fn fx_address(cpu: &mut Cpu, i: &Insn) -> Result<u64, Fault> {
     }
     let at = cpu.offset(i, &i.mem);
     let linear = cpu.linear(i.mem.seg, at, 1, false)?;
-    match linear & 15 {
-        0 => Ok(at),
-        // The manual leaves the choice; Zen 4 takes #AC.
-        _ if cpu.checks_alignment() => Err(Fault::with_error(vector::AC, 0)),
-        _ => Err(Fault::GP0),
-    }
+    if linear & 15 != 0 { Err(Fault::GP0) } else { Ok(at) }
 }
 
 /// How many XMM registers an FXSAVE image holds in this mode; none with CR4.OSFXSR clear.

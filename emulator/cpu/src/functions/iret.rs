@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::segments::rpl;
 use crate::state::{attention, rflags};
 use crate::task::Reason;
+use egret_isa::emit::Emit;
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Insn, Seg};
 use iced_x86::Mnemonic as M;
@@ -45,6 +46,11 @@ fn iret(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         }
         let tss = cpu.task_link()?;
         return cpu.task_by_instruction(&tss, Reason::Return);
+    }
+    if !cpu.real_mode() && !cpu.v86() {
+        // Where the whole frame faults, Zen 4 reports the flags' place.
+        let sp = cpu.reg(4).wrapping_add(2 * u64::from(size)) & i.stack().mask();
+        cpu.read(Seg::Ss, sp, size)?;
     }
     let frame = Frame { size, rip: cpu.pop(size)?, cs: cpu.pop(size)? as u16, flags: cpu.pop(size)? };
     if cpu.real_mode() || cpu.v86() {

@@ -209,6 +209,13 @@ fn state(text: &Text, rng: &mut Rng) -> Program {
         here += insn.len() as u64;
         s.operands(insn, here + code_base);
     }
+    if mode == Mode::M16 {
+        s.regs.gpr[4] = s.regs.gpr[4] & 0xffff | high_sp(mode);
+    }
+    if insns.iter().any(|i| matches!(i.mnemonic(), M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64)) {
+        // Whether a misaligned image is #AC or #GP is up to the implementation.
+        s.regs.rflags &= !(1 << 18);
+    }
     s.units();
     s.regs.rip = text.at - code_base;
     Program { code: text.code, mode, at: text.at, insns: text.insns.clone(), regs: s.regs, memory: s.memory }
@@ -260,7 +267,9 @@ impl State<'_> {
         self.window(frame.wrapping_sub(32), 128, MemorySize::Unknown);
         let flags = self.rng.next() & u64::from(ARITH);
         let rare = |rng: &mut Rng, bit: u64, percent| if rng.chance(percent) { 1_u64 << bit } else { 0 };
-        self.regs.rflags = flags | 0x202 | rare(self.rng, 10, 15) | rare(self.rng, 18, 8) | rare(self.rng, 21, 5) | rare(self.rng, 14, 2);
+        self.regs.rflags = flags | 0x202 | rare(self.rng, 10, 15) | rare(self.rng, 18, 8) | rare(self.rng, 21, 5);
+        // Outside of long mode IRET means something else with NT.
+        self.regs.rflags |= rare(self.rng, 14, if self.mode == Mode::M64 { 2 } else { 0 });
     }
 
     fn base(&self, segment: usize) -> u64 {

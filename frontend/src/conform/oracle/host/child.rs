@@ -65,7 +65,8 @@ pub fn main(shared: *mut Shared, file: i32, commands: i32, answers: i32) -> ! {
 
 /// Maps `pages` pages of the memory file at a fixed address.
 unsafe fn map(at: u64, pages: u64, protection: i32, file: i32, page: u64) -> bool {
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+    // Populated: what is present must not depend on what ran before.
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE | libc::MAP_POPULATE;
     // SAFETY: nothing is replaced.
     unsafe { libc::mmap(at as *mut _, (pages * PAGE) as usize, protection, flags, file, (page * PAGE) as i64) as u64 == at }
 }
