@@ -82,6 +82,8 @@ impl<C: Core> One<C> {
     fn new(engine: C, mode: Mode) -> Result<One<C>, String> {
         let mut bench = Bench::new(engine)?;
         let found = bench.load(&template(mode))?;
+        bench.cpu.set_model(super::rules::model());
+        bench.engine.flush(&mut bench.cpu);
         let phys = |at: u64| found.phys(at).unwrap_or(0);
         let pages = PAGES.map(|(offset, _)| phys(WINDOW + offset));
         let code = [CODE_ONE, CODE_TWO, CODE_TWO + PAGE].map(phys);

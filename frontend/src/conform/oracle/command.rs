@@ -2,7 +2,7 @@
 
 use super::encode::Recipe;
 use super::generate::Generator;
-use super::rules::{excluded, host_has};
+use super::rules::{excluded, host_has, model};
 use super::shrink::shrink;
 use super::worker::{Tally, Worker};
 use super::{bench, write};
@@ -39,8 +39,15 @@ pub struct Choice {
 #[must_use]
 pub fn choose(wanted: &dyn Fn(Code) -> bool) -> Choice {
     let mut choice = Choice::default();
+    let model = model();
     for row in rows().filter(|r| wanted(r.code)) {
-        let reason = if !host_has(row.features) { Some("the host does not have it") } else { excluded(row.code) };
+        let reason = if !host_has(row.features) {
+            Some("the host does not have it")
+        } else if !model.features().allows(row.code) {
+            Some("the CPU model does not have it")
+        } else {
+            excluded(row.code)
+        };
         if let Some(reason) = reason {
             *choice.left_out.entry(reason).or_default() += 1;
             continue;

@@ -46,9 +46,12 @@ pub fn defined(program: &Program, rip: u64) -> Defined {
             status &= !0x200;
         }
         // What POPA has popped before it faults stays popped on AMD.
-        // An MMX conversion that ends in #XM: Zen 4 has left x87 mode by then.
-        stack &=
-            here != rip || !matches!(insn.mnemonic(), M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi | M::Cvtpi2ps | M::Cvtpi2pd);
+        // An MMX instruction that faults: Zen 4 may have left x87 mode by then.
+        stack &= here != rip
+            || !matches!(
+                insn.mnemonic(),
+                M::Maskmovq | M::Cvtps2pi | M::Cvttps2pi | M::Cvtpd2pi | M::Cvttpd2pi | M::Cvtpi2ps | M::Cvtpi2pd
+            );
         gpr &= here != rip || !matches!(insn.mnemonic(), M::Popa | M::Popad);
         branches |= !matches!(insn.flow_control(), FlowControl::Next | FlowControl::Interrupt);
         results &= !undefined_result(&insn, cl);

@@ -2,6 +2,7 @@
 
 use egret_isa::flags::{AF, ARITH, CF, OF, PF, SF, ZF};
 use egret_isa::insn::Mode;
+use egret_isa::model::{CpuModel, Feature, Features};
 use iced_x86::{Code, CpuidFeature as F, FlowControl, Instruction, Mnemonic as M, OpKind, Register, RflagsBits as B};
 
 /// Whether the host has what an encoding needs.
@@ -59,6 +60,15 @@ fn cpuid_bit(f: F) -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 fn host_feature(_: F) -> bool {
     false
+}
+
+/// The CPU that programs run on: the default model, and what has semantics though CPUID does not claim it yet.
+#[must_use]
+pub fn model() -> CpuModel {
+    const WITH: Features =
+        Features::of(&[Feature::Avx, Feature::Avx2, Feature::Fma, Feature::F16c, Feature::Vaes, Feature::Vpclmulqdq, Feature::Sse42]);
+    let model = CpuModel::default();
+    model.with_features(model.features().and(WITH))
 }
 
 /// Why an encoding is not judged, though the host runs it.
