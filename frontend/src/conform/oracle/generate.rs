@@ -117,7 +117,7 @@ fn settle(bytes: &mut [u8], mode: Mode, rng: &mut Rng) {
     if far && at.has_immediate2() {
         let target = CODE_ONE - if mode == Mode::M16 { WINDOW } else { 0 } + rng.below(PAGE);
         put(at.immediate_offset(), at.immediate_size(), target);
-        put(at.immediate_offset2(), 2, selector(rng).into());
+        put(at.immediate_offset2(), 2, selector(mode, rng).into());
     }
     let absolute = insn.memory_base() == Register::None && insn.memory_index() == Register::None;
     if at.has_displacement() && at.displacement_size() >= 2 && absolute && rng.chance(80) {
@@ -132,8 +132,12 @@ fn settle(bytes: &mut [u8], mode: Mode, rng: &mut Rng) {
 }
 
 /// Selectors that mean the same on the host and in the engines' tables.
-fn selector(rng: &mut Rng) -> u16 {
-    rng.of_list(&[0, 3, 0x2b, 0x2b, 0x23, 0x23, 0x33, 0x0f, 0x17, 0x1f, 0x27, 0x10, 0x13, 0xffff, 0x2a, 0x07, 0x7ff8])
+fn selector(mode: Mode, rng: &mut Rng) -> u16 {
+    // The host's 64-bit code segment is reached from compatibility mode, which the engines' other modes are not.
+    if mode == Mode::M64 && rng.chance(6) {
+        return 0x33;
+    }
+    rng.of_list(&[0, 3, 0x2b, 0x2b, 0x23, 0x23, 0x0f, 0x17, 0x1f, 0x27, 0x10, 0x13, 0xffff, 0x2a, 0x07, 0x7ff8])
 }
 
 /// Whether no instruction depends on what an earlier one leaves undefined.
@@ -214,6 +218,10 @@ fn state(text: &Text, rng: &mut Rng) -> Program {
     }
     if insns.iter().any(|i| matches!(i.mnemonic(), M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64)) {
         // Whether a misaligned image is #AC or #GP is up to the implementation.
+        s.regs.rflags &= !(1 << 18);
+    }
+    if insns.iter().any(|i| i.encoding() == iced_x86::EncodingKind::VEX && (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory)) {
+        // The manual does not say which vector accesses are checked for alignment, and to what.
         s.regs.rflags &= !(1 << 18);
     }
     s.units();
@@ -471,14 +479,14 @@ impl State<'_> {
             let mut pointer = self.end.to_le_bytes()[..size.size().clamp(2, 8)].to_vec();
             if matches!(size, MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64) {
                 pointer = self.end.to_le_bytes()[..size.size() - 2].to_vec();
-                pointer.extend(selector(self.rng).to_le_bytes());
+                pointer.extend(selector(self.mode, self.rng).to_le_bytes());
             }
             self.memory.push((at, pointer));
             return;
         }
         if matches!(size, MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64) {
             self.window(at, 8, MemorySize::Unknown);
-            let selector = selector(self.rng);
+            let selector = selector(self.mode, self.rng);
             self.memory.push((at.wrapping_add(size.size() as u64).wrapping_sub(2), selector.to_le_bytes().to_vec()));
             return;
         }
@@ -493,7 +501,7 @@ impl State<'_> {
         }
         let segment_load = insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register();
         if segment_load || matches!(insn.mnemonic(), M::Lar | M::Lsl | M::Verr | M::Verw) {
-            let selector = selector(self.rng);
+            let selector = selector(self.mode, self.rng);
             self.memory.push((at, selector.to_le_bytes().to_vec()));
         }
     }
@@ -552,7 +560,7 @@ impl State<'_> {
         if (segment_load || matches!(insn.mnemonic(), M::Lar | M::Lsl | M::Verr | M::Verw)) && self.rng.chance(95) {
             let source = if insn.op_count() == 2 { insn.op1_register() } else { insn.op0_register() };
             if let Some(n) = Self::number(source) {
-                let selector = selector(self.rng);
+                let selector = selector(self.mode, self.rng);
                 self.pin(n, selector.into(), 0xffff);
             }
         }
@@ -588,8 +596,8 @@ impl State<'_> {
         let stack = WINDOW + 0x6800 + 8 * self.rng.below(16);
         let words = match insn.mnemonic() {
             M::Ret => vec![self.end],
-            M::Retf => vec![self.end, selector(self.rng).into(), stack, selector(self.rng).into()],
-            _ => vec![self.end, selector(self.rng).into(), flags, stack, selector(self.rng).into()],
+            M::Retf => vec![self.end, selector(self.mode, self.rng).into(), stack, selector(self.mode, self.rng).into()],
+            _ => vec![self.end, selector(self.mode, self.rng).into(), flags, stack, selector(self.mode, self.rng).into()],
         };
         let bytes = words.iter().flat_map(|w| w.to_le_bytes()[..size].to_vec()).collect();
         let offset = if self.mode == Mode::M16 { sp & 0xffff } else { sp };
