@@ -114,8 +114,6 @@ fn gather(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let indices = ymm(cpu, i.mem.index);
     let (mut result, mut left) = (ymm(cpu, target), ymm(cpu, mask));
     let end = count * usize::from(size) / 4;
-    result[end..].fill(0);
-    left[end..].fill(0);
     let base = cpu.offset(i, &Place { index: Place::NONE, ..i.mem });
     let w = if index_size == 4 { Width::D } else { Width::Q };
     let mut outcome = Ok(());
@@ -132,6 +130,11 @@ fn gather(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
             }
         }
         set_element(&mut left, n, size, 0);
+    }
+    if outcome.is_ok() {
+        // Only when all is read.
+        result[end..].fill(0);
+        left[end..].fill(0);
     }
     set_ymm(cpu, target, result);
     set_ymm(cpu, mask, left);
