@@ -175,12 +175,19 @@ fn a_virtual_interrupt_waits_for_the_return() {
     }
 }
 
+/// A CPU that has MONITOR.
+fn monitored(start: Start) -> Bench {
+    let mut b = Bench::new(start);
+    b.cpu.set_model("x86-64-v3,+monitor".parse().expect("a model"));
+    b
+}
+
 #[test]
 fn mwait_waits_for_a_write_or_an_interrupt() {
     // MONITOR; MWAIT; HLT.
     let code = [0x0f, 0x01, 0xc8, 0x0f, 0x01, 0xc9, 0xf4];
     let prepare = |flags: u64| {
-        let mut b = Bench::new(Start::L64);
+        let mut b = monitored(Start::L64);
         b.cpu.set_rflags(flags | 2);
         b.cpu.state.gpr[0] = DATA + 8;
         b.bytes(CODE, &code);
@@ -212,17 +219,17 @@ fn mwait_waits_for_a_write_or_an_interrupt() {
     b.cpu.state.attention = 0;
     assert_eq!(b.run(), "#64");
     // Without MONITOR there is nothing to wait for; extensions and privilege are checked.
-    let mut b = Bench::new(Start::L64);
+    let mut b = monitored(Start::L64);
     b.bytes(CODE, &code[3..]);
     assert_eq!((b.run(), b.cpu.state.rip), ("hlt".into(), CODE + 4));
     for (at, ecx) in [(0, 1), (3, 2)] {
-        let mut b = Bench::new(Start::L64);
+        let mut b = monitored(Start::L64);
         (b.cpu.state.gpr[0], b.cpu.state.gpr[1]) = (DATA, ecx);
         b.bytes(CODE, &code[at..]);
         assert_eq!(b.run(), GP);
     }
     for at in [0, 3] {
-        let mut b = Bench::new(Start::U64);
+        let mut b = monitored(Start::U64);
         b.bytes(CODE, &code[at..]);
         assert_eq!(b.run(), "#6");
     }
