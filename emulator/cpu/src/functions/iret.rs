@@ -6,7 +6,6 @@ use crate::fault::Fault;
 use crate::segments::rpl;
 use crate::state::{attention, rflags};
 use crate::task::Reason;
-use egret_isa::emit::Emit;
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Insn, Seg};
 use iced_x86::Mnemonic as M;
