@@ -35,7 +35,7 @@ pub enum Command {
     /// List the CPU models and features that --cpu knows
     Cpus,
     /// Run instruction test suites against the engines
-    Conform(ConformArgs),
+    Conform(Box<ConformArgs>),
     /// Run embedded workloads on the engines and print a table of their speed
     Bench(BenchArgs),
 }

@@ -23,8 +23,10 @@ fn background() -> Box<dyn Engine> {
     Box::new(JitEngine::with(Options { threshold: 2, ..Options::default() }).expect("a compiler for this host"))
 }
 
-const ENGINES: [(&str, fn() -> Box<dyn Engine>); 3] =
-    [("interp", || Box::<Interp>::default()), ("eager", eager), ("background", background)];
+/// Makes an engine.
+type Make = fn() -> Box<dyn Engine>;
+
+const ENGINES: [(&str, Make); 3] = [("interp", || Box::<Interp>::default()), ("eager", eager), ("background", background)];
 
 fn counter(engine: &dyn Engine, name: &str) -> u64 {
     engine.stats().iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value)

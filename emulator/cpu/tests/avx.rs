@@ -34,12 +34,15 @@ fn check(start: Start, change: fn(&mut Bench), bytes: &[u8], want: &str) {
     assert_eq!(run(&mut b, bytes), want, "{start:?} {bytes:02x?}");
 }
 
+/// Changes a machine before its run.
+type Prepare = fn(&mut Bench);
+
 /// SDM Vol. 2, "Exception Classes of Instructions", class 2 and others alike: #UD before #NM; CR0.EM and CR4.OSFXSR do not count.
 #[test]
 fn where_it_exists() {
     use Start::*;
-    let no_xsave: fn(&mut Bench) = |b| b.cpu.cr4 &= !cr4::OSXSAVE;
-    let rows: [(Start, fn(&mut Bench), &str); 16] = [
+    let no_xsave: Prepare = |b| b.cpu.cr4 &= !cr4::OSXSAVE;
+    let rows: [(Start, Prepare, &str); 16] = [
         (L64, |_| (), "hlt"),
         (U64, |_| (), "#13(0x0)"),
         (C32, |_| (), "#13(0x0)"),

@@ -270,7 +270,7 @@ impl State<'_> {
             4 => 0x9000 - 8 * self.rng.below(4),
             _ => 0x6800 + 8 * self.rng.below(16),
         };
-        self.regs.gpr[4] = WINDOW + stack - self.base(2) | high_sp(self.mode);
+        self.regs.gpr[4] = (WINDOW + stack - self.base(2)) | high_sp(self.mode);
         let frame = WINDOW + stack;
         self.window(frame.wrapping_sub(32), 128, MemorySize::Unknown);
         let flags = self.rng.next() & u64::from(ARITH);
@@ -551,10 +551,12 @@ impl State<'_> {
             _ => {}
         }
         let register = insn.op0_kind() == OpKind::Register;
-        if matches!(insn.flow_control(), FlowControl::IndirectBranch | FlowControl::IndirectCall) && register && self.rng.chance(85) {
-            if let Some(n) = Self::number(insn.op0_register()) {
-                self.pin(n, self.end, u64::MAX);
-            }
+        let indirect = register && matches!(insn.flow_control(), FlowControl::IndirectBranch | FlowControl::IndirectCall);
+        if indirect
+            && self.rng.chance(85)
+            && let Some(n) = Self::number(insn.op0_register())
+        {
+            self.pin(n, self.end, u64::MAX);
         }
         let segment_load = register && insn.op0_register().is_segment_register() && insn.op_count() == 2;
         if (segment_load || matches!(insn.mnemonic(), M::Lar | M::Lsl | M::Verr | M::Verw)) && self.rng.chance(95) {

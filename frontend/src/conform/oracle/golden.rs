@@ -81,7 +81,7 @@ fn encoding(worker: &mut Worker, recipe: &Recipe, seed: u64, count: usize) -> an
     let mut programs = Vec::new();
     for n in 0..count * TRIES {
         let salt = seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64);
-        programs.extend(Generator::single(recipe, salt).map(|p| plain(p)).filter(whole));
+        programs.extend(Generator::single(recipe, salt).map(plain).filter(whole));
     }
     let (mut good, mut faults) = (Vec::new(), Vec::new());
     for batch in programs.chunks(BATCH) {

@@ -288,7 +288,7 @@ unsafe extern "C" fn caught(signal: i32, _: *mut libc::siginfo_t, context: *mut 
     let current = CURRENT.load(Relaxed);
     // SAFETY: the kernel passes a valid frame; `current` is checked against the slots.
     unsafe {
-        let Some(slot) = (&mut (*shared).slots).get_mut(current as usize) else { return back };
+        let Some(slot) = (*shared).slots.get_mut(current as usize) else { return back };
         let machine = &(*context).uc_mcontext;
         let greg = |n: i32| machine.gregs[n as usize] as u64;
         let selectors = greg(libc::REG_CSGSFS);
@@ -311,7 +311,7 @@ unsafe extern "C" fn caught(signal: i32, _: *mut libc::siginfo_t, context: *mut 
         if next.is_null() {
             let own = OWN_FS.load(Relaxed);
             asm!("mov ds, {n:e}", "mov es, {n:e}", "mov fs, {n:e}", "wrfsbase {own}", n = in(reg) 0, own = in(reg) own);
-            return 1 as *mut Slot;
+            return std::ptr::without_provenance_mut(1);
         }
         next
     }
