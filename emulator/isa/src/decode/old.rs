@@ -167,7 +167,7 @@ mod tests {
             (&[0xff, 0xf8], "Push_rm16 2 imm=0 None"),
             (&[0xd9, 0x06, 0x34, 0x12], "Nopw 4 imm=0 None"),
             (&[0x8e, 0xe8], "Mov_Sreg_rm16 2 imm=0 None"),
-            (&[0xf3, 0x90], "Nopw 2 imm=0 None"),
+            (&[0xf3, 0x90], "Nopw 2 imm=0 Rep"),
             (&[0xf3], "NeedMore"),
             (&[0xb8, 0x01], "NeedMore"),
             (&[0x26; 15], "Nopw 1 imm=0 None"),
@@ -196,6 +196,6 @@ mod tests {
             assert_eq!(text("286", bytes), want, "{bytes:02x?}");
         }
         assert_eq!(text("386", &[0x0f, 0xa2]), "INVALID 2 imm=0 None");
-        assert_eq!(text("386", &[0xf3, 0x0f, 0xbc, 0xc1]), "Bsf_r16_rm16 4 imm=0 Rep");
+        assert_eq!(text("386", &[0xf3, 0x0f, 0xbc, 0xc1]), "Bsf_r16_rm16 4 imm=0 None");
     }
 }
