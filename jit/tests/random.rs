@@ -364,14 +364,16 @@ fn round(start: Start, bits: u32, seed: u64, jits: &mut [JitEngine]) {
     }
 }
 
-/// Optimized or not, with or without code that was not reached.
+/// Optimized or not, with or without code that was not reached. Cranelift's own checkers see a quarter of the programs: they take most of the time.
 fn jit(n: u64) -> JitEngine {
-    let tuning = Tuning { optimize: n & 1 != 0, verify: true };
+    let tuning = Tuning { optimize: n & 1 != 0, verify: n == 1 };
     JitEngine::with(Options { threshold: 1, foreground: true, unreached: n & 2 != 0, code_memory: 1 << 20, tuning, ..Options::default() })
         .expect("a JIT for this host")
 }
 
+/// `EGRET_ROUNDS=N` makes it N times as many programs.
 fn rounds(start: Start, bits: u32, count: u64) {
+    let count = count * std::env::var("EGRET_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     let first = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
     let mut jits: Vec<JitEngine> = (0..4).map(jit).collect();
     for seed in first.map_or(0..count, |s: u64| s..s + 1) {
@@ -385,25 +387,25 @@ fn rounds(start: Start, bits: u32, count: u64) {
 
 #[test]
 fn programs_64_bit_kernel() {
-    rounds(Start::L64, 64, 800);
+    rounds(Start::L64, 64, 240);
 }
 
 #[test]
 fn programs_64_bit_user() {
-    rounds(Start::U64, 64, 500);
+    rounds(Start::U64, 64, 160);
 }
 
 #[test]
 fn programs_32_bit() {
-    rounds(Start::P32, 32, 300);
+    rounds(Start::P32, 32, 100);
 }
 
 #[test]
 fn programs_compatibility_mode() {
-    rounds(Start::C32, 32, 300);
+    rounds(Start::C32, 32, 100);
 }
 
 #[test]
 fn programs_real_mode() {
-    rounds(Start::Real, 16, 300);
+    rounds(Start::Real, 16, 100);
 }
