@@ -64,7 +64,7 @@ fn bad_input_is_one_line_and_exit_code_2() {
         (&["up", &twice], &["x.toml:1: unknown key 'name'"]),
         (&["conform", &missing], &[&missing]),
         (&["conform", &junk], &["not a vector file"]),
-        (&["conform", &moo], &["bad.MOO at byte 0: a chunk's id needs 4 bytes, 3 are left"]),
+        (&["conform", &moo], &["bad.MOO at byte 0: a chunk's id and length need 8 bytes, 3 are left"]),
         (&["conform", &json], &["bad.jsonl at byte 1: missing field `name`"]),
     ] {
         let Said { code, out: _, err } = said(args);
