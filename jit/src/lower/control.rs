@@ -331,6 +331,7 @@ impl Lower<'_, '_> {
         self.store_dirty();
         self.settle_flags();
         self.checked.clear();
+        self.empty_slots();
         let rip = self.rip_value(self.next_offset());
         self.store_state(rip, offset_of!(State, rip));
         let budget = self.budget_less(self.executed);

@@ -1,6 +1,7 @@
 //! Guest memory: the TLB's fast path inline, everything else through a helper that gives the host address.
 
 use super::nearby::Checked;
+use super::paged::Slot;
 use super::{Lower, Lv, ty, vec};
 use crate::helpers::describe;
 use crate::vm::{Stubs, exit};
@@ -199,38 +200,46 @@ impl Lower<'_, '_> {
             let low = self.b.ins().band_imm_u(linear, i64::from(size) - 1);
             self.leave_if(low);
         }
+        let slot = self.slot().filter(|_| near.is_none() && beyond.is_none());
         let (cold, ok) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
-        let addend = self.b.append_block_param(ok, I64);
-        match near {
-            Some((beyond, addend)) => {
+        let param = slot.is_none().then(|| self.b.append_block_param(ok, I64));
+        // What is aligned does not cross.
+        let whole = if aligned { 1 } else { size };
+        match (near, slot) {
+            (Some((beyond, addend)), _) => {
                 self.b.ins().brif(beyond, cold, &[], ok, &[addend.into()]);
             }
-            None => {
+            (None, Some(slot)) => self.look_in(slot, linear, whole, write, cold, ok),
+            (None, None) => {
                 if let Some(beyond) = beyond {
                     let inside = self.b.create_block();
                     self.b.ins().brif(beyond, cold, &[], inside, &[]);
                     self.b.seal_block(inside);
                     self.b.switch_to_block(inside);
                 }
-                let whole = aligned || size == 1;
-                self.look_up(linear, if whole { 1 } else { size }, write, cold, ok);
-                if let (Some(place), None) = (place, beyond) {
-                    self.note_checked(Checked { place, size, write, aligned, linear, addend, in_page: None });
-                }
+                self.look_up(linear, whole, write, cold, ok);
             }
         }
         self.b.seal_block(cold);
         self.b.switch_to_block(cold);
-        self.slow_host(seg, offset, linear, size, access, ok);
+        self.slow_host(seg, offset, linear, size, access, (ok, slot));
         self.b.seal_block(ok);
         self.b.switch_to_block(ok);
+        let addend = match (param, slot) {
+            (Some(param), _) => param,
+            (None, Some(slot)) => self.slot_addend(slot),
+            (None, None) => self.iconst(0),
+        };
+        if let (Some(place), None, None) = (place, near, beyond) {
+            self.note_checked(Checked { place, size, write, aligned, linear, addend, in_page: None });
+        }
         self.b.ins().iadd(linear, addend)
     }
 
     /// Goes to `ok` with the addend of a linear address if the TLB has it and `size` bytes do not cross into the next page, else
     /// to `cold`.
-    fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
+    pub(super) fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
         let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
         let (shift, scale) = (12, size_of::<Entry>().trailing_zeros());
         let index = self.b.ins().ushr_imm_u(linear, i64::from(shift - scale));
@@ -247,7 +256,7 @@ impl Lower<'_, '_> {
     }
 
     /// Asks a helper for the host address and goes on at `ok` with what leads there from the linear one.
-    fn slow_host(&mut self, seg: Seg, offset: Value, linear: Value, size: u8, access: Access, ok: Block) {
+    fn slow_host(&mut self, seg: Seg, offset: Value, linear: Value, size: u8, access: Access, (ok, slot): (Block, Option<Slot>)) {
         let what = self.iconst(describe(seg, size));
         let (stub, value) = match access {
             Access::Read => (offset_of!(Stubs, read), what),
@@ -262,7 +271,15 @@ impl Lower<'_, '_> {
         let leave = self.leave_block();
         debug_assert_eq!(exit::INTERPRET as u32 as u64, exit::INTERPRET);
         let addend = self.b.ins().isub(host, linear);
-        self.b.ins().brif(status, leave, &[code.into()], ok, &[addend.into()]);
+        match slot {
+            Some(slot) => {
+                self.use_once(slot, addend);
+                self.b.ins().brif(status, leave, &[code.into()], ok, &[]);
+            }
+            None => {
+                self.b.ins().brif(status, leave, &[code.into()], ok, &[addend.into()]);
+            }
+        }
         self.fill_leave();
     }
 }

@@ -14,6 +14,7 @@ mod live;
 mod mem;
 mod nearby;
 mod ops;
+mod paged;
 mod plan;
 mod sticky;
 mod vec;
@@ -121,6 +122,10 @@ pub(crate) struct Lower<'a, 'f> {
     inner: Vec<ClifBlock>,
     /// What is known to be another value and a constant.
     sums: FxHashMap<Value, (Value, i64)>,
+    /// Accesses that have a slot, and the slots.
+    sites: FxHashMap<(usize, usize), usize>,
+    slots: Vec<paged::Slot>,
+    op_at: usize,
     /// Vectors that are an integer in the low half, zero above.
     ints: FxHashMap<Value, Value>,
     /// Instructions for [`crate::vm::CallSite`]s.
@@ -226,6 +231,9 @@ impl<'a, 'f> Lower<'a, 'f> {
             live: live::live(region, |n| &plans[n].ir.ops),
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
+            sites: paged::sites(region, &plans),
+            slots: Vec::new(),
+            op_at: 0,
             inner: region.entries.iter().map(|_| b.create_block()).collect(),
             inherited: vec![None; region.blocks.len()],
             b,
@@ -293,6 +301,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.b.def_var(self.calls_at, calls);
         let budget = self.load_state(I64, offset_of!(State, budget));
         self.b.def_var(self.budget, budget);
+        self.make_slots();
         let entries = self.region.entries.len();
         let stubs: Vec<ClifBlock> = (0..entries).map(|_| self.b.create_block()).collect();
         if let [only] = stubs[..] {

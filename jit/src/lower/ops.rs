@@ -95,6 +95,7 @@ impl Lower<'_, '_> {
     /// Lowers op number `at`: the number of the next one.
     pub(super) fn op(&mut self, ops: &[Op], at: usize) -> usize {
         let op = ops[at];
+        self.op_at = at;
         if let Some(next) = self.defer(ops, at) {
             return next;
         }
