@@ -93,6 +93,8 @@ pub struct Vm {
     pub cpu: *mut Cpu,
     /// See [`Stubs`].
     pub stubs: Stubs,
+    /// Address of [`crate::helpers::x87`], which is called without a stub.
+    pub x87: u64,
     /// Operands of a division: high, low, divisor; see [`crate::helpers::divide`].
     pub divide: [u64; 3],
     /// What stands in for the host address of an access that crosses pages.
@@ -112,6 +114,7 @@ impl Default for Vm {
         Vm {
             cpu: std::ptr::null_mut(),
             stubs: Stubs::default(),
+            x87: crate::helpers::x87 as *const () as u64,
             divide: [0; 3],
             bounce: [0; 4],
             vectors: [0; 3],

@@ -3,7 +3,8 @@
 //! What is not live when control enters is not loaded: on every way it is overwritten first, or the region is left, for which
 //! memory has it.
 
-use crate::region::Region;
+use super::x87;
+use crate::region::{Block, Region};
 use egret_isa::ir::Op;
 use egret_isa::ops::Width;
 
@@ -39,9 +40,9 @@ pub(super) struct Live {
 pub(super) fn live<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<Live> {
     let count = region.blocks.len();
     // With nothing live at the end: what a block needs. With everything live: what it lets through.
-    let needs: Vec<Regs> = (0..count).map(|n| backward(ops(n), Regs::default(), &mut |_| ())).collect();
+    let needs: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), Regs::default(), &mut |_| ())).collect();
     let all = Regs { gpr: u16::MAX, xmm: u16::MAX, ymm: u16::MAX };
-    let passes: Vec<Regs> = (0..count).map(|n| backward(ops(n), all, &mut |_| ())).collect();
+    let passes: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), all, &mut |_| ())).collect();
     let mut start = needs.clone();
     loop {
         let mut changed = false;
@@ -58,7 +59,7 @@ pub(super) fn live<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<
     let mut result: Vec<Live> = start.iter().map(|s| Live { start: *s, after_calls: Vec::new() }).collect();
     for (n, l) in result.iter_mut().enumerate() {
         let mut after = Vec::new();
-        backward(ops(n), at_end(region, n, &start), &mut |regs| after.push(regs));
+        backward(&region.blocks[n], ops(n), at_end(region, n, &start), &mut |regs| after.push(regs));
         after.reverse();
         l.after_calls = after;
     }
@@ -70,7 +71,7 @@ fn at_end(region: &Region, n: usize, start: &[Regs]) -> Regs {
 }
 
 /// What is live before ops, given what is live after them; `at_call` hears what is live after each call.
-fn backward(ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs)) -> Regs {
+fn backward(block: &Block, ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs)) -> Regs {
     let mut live = end;
     let mut depth = 0;
     for op in ops.iter().rev() {
@@ -87,9 +88,9 @@ fn backward(ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs)) -> Regs {
             Op::SetGpr(r, ..) => live.gpr &= !(1 << (r & 15)),
             Op::SetXmm(r, _) if depth > 0 => live.xmm |= 1 << (r & 15),
             Op::SetXmm(r, _) => live.xmm &= !(1 << (r & 15)),
-            Op::Call(_) => {
+            Op::Call(n) => {
                 at_call(live);
-                if depth == 0 {
+                if depth == 0 && !x87::quick(block, n) {
                     live = Regs::default();
                 }
             }

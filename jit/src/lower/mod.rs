@@ -18,6 +18,7 @@ mod paged;
 mod plan;
 mod sticky;
 mod vec;
+mod x87;
 
 pub(crate) use ops::lowerable;
 
@@ -109,6 +110,7 @@ pub(crate) struct Lower<'a, 'f> {
     places: Places,
     stub: SigRef,
     tail: SigRef,
+    native: SigRef,
     state: Value,
     calls_at: Variable,
     base: Variable,
@@ -175,7 +177,7 @@ pub(crate) struct Lower<'a, 'f> {
 
 /// Lowers a region into the builder's function: the instructions that need call sites.
 pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: TargetFrontendConfig) -> Vec<Insn> {
-    let mut l = Lower::new(builder, region);
+    let mut l = Lower::new(builder, region, config);
     l.entries();
     for n in 0..region.blocks.len() {
         l.one_block(n);
@@ -188,7 +190,7 @@ pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: Targe
 }
 
 impl<'a, 'f> Lower<'a, 'f> {
-    fn new(mut b: FunctionBuilder<'f>, region: &'a Region) -> Self {
+    fn new(mut b: FunctionBuilder<'f>, region: &'a Region, config: TargetFrontendConfig) -> Self {
         let mut alias = |n: u32, name: &'static str| -> AliasRegion {
             b.func.dfg.alias_regions.insert(AliasRegionData { user_id: n, description: name.into() })
         };
@@ -202,6 +204,10 @@ impl<'a, 'f> Lower<'a, 'f> {
         };
         let stub = b.import_signature(stub_signature());
         let tail = b.import_signature(region_signature());
+        let mut native = Signature::new(config.default_call_conv);
+        native.params.extend([I64; 3].map(AbiParam::new));
+        native.returns.push(AbiParam::new(I64));
+        let native = b.import_signature(native);
         let first = b.create_block();
         b.append_block_params_for_function_params(first);
         b.switch_to_block(first);
@@ -243,6 +249,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             places,
             stub,
             tail,
+            native,
             state,
             calls: Vec::new(),
             leave_to,

@@ -192,6 +192,7 @@ impl Lower<'_, '_> {
             }
             Op::Branch { c, .. } => self.branch(c),
             Op::Require(unit) => self.require(unit),
+            Op::Call(n) if super::x87::quick(&self.region.blocks[self.block], n) => self.x87(),
             Op::Call(_) => self.call(),
             Op::RaiseIf(c, _) => {
                 let c = self.truth(c);

@@ -14,8 +14,11 @@ use egret_isa::ir::{Op, Val};
 use egret_isa::ops::{Bin, Width};
 use rustc_hash::FxHashMap;
 
-/// Most pages that a loop keeps.
+/// Most pages that a loop keeps, and a region: every one is three values more at each place where ways join.
 const MOST: usize = 6;
+const MOST_IN_ALL: usize = 8;
+/// Blocks of the largest loop that is worth it.
+const LARGEST: u32 = 8;
 /// Table indices below this are taken to stay in a page.
 const SMALL: u64 = 256;
 
@@ -43,7 +46,7 @@ pub(super) fn sites(region: &Region, plans: &[Plan]) -> FxHashMap<(usize, usize)
                 continue;
             }
             for at in smooth_accesses(&plans[n].ir.ops, steady) {
-                if count < MOST {
+                if count < MOST && sites.len() < MOST_IN_ALL {
                     let next = sites.len();
                     sites.insert((n, at), next);
                     count += 1;
@@ -80,8 +83,8 @@ fn loops(region: &Region) -> Vec<u64> {
         }
         found.insert(head, body);
     }
-    let mut bodies: Vec<u64> = found.into_values().collect();
-    bodies.sort_unstable();
+    let mut bodies: Vec<u64> = found.into_values().filter(|b| b.count_ones() <= LARGEST).collect();
+    bodies.sort_unstable_by_key(|b| (b.count_ones(), *b));
     bodies
 }
 

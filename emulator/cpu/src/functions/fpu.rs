@@ -1,9 +1,9 @@
 //! x87 instructions: the CPU's side of [`egret_isa::x87`], which has the arithmetic. Also FXSAVE and FXRSTOR.
 
 use super::Function;
-use crate::Cpu;
 use crate::fault::{Fault, vector};
 use crate::state::{attention, cr0, cr4};
+use crate::{Cpu, Host};
 use egret_isa::Feature;
 use egret_isa::emit::{Emit, Unit};
 use egret_isa::flags::{ARITH, CF, PF, ZF};
@@ -87,6 +87,22 @@ fn execute(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         cpu.set_flags_word(ARITH, bit(zf, ZF) | bit(pf, PF) | bit(cf, CF));
     }
     Ok(())
+}
+
+/// Executes an x87 instruction if it can neither fault nor touch anything but memory; false when it was left alone. The caller has
+/// made sure that the x87 FPU can be used.
+pub fn x87_quick(cpu: &mut Cpu, i: &Insn) -> bool {
+    let Some(p) = plan(i.code) else { return false };
+    if cpu.x87.pending_exception() || matches!(p.memory, Memory::Env | Memory::State) {
+        return false;
+    }
+    if i.has_mem() {
+        let at = cpu.offset(i, &i.mem);
+        if !matches!(cpu.host_for(i.mem.seg, at, p.memory.bytes() as u8, p.stores()), Ok(Host::At(_))) {
+            return false;
+        }
+    }
+    execute(cpu, i).is_ok()
 }
 
 /// The number of the ST(i) operand that is not the implied ST(0).

@@ -19,6 +19,8 @@ pub(crate) mod system;
 mod virtual_flag;
 pub mod xsave;
 
+pub use fpu::x87_quick;
+
 use crate::Cpu;
 use crate::fault::Fault;
 use egret_isa::emit::Unit;

@@ -123,8 +123,8 @@ pub(crate) struct Integer {
 /// `n / d` and `n % d` for a quotient known to fit in 64 bits.
 #[inline]
 fn div_128_by_64(n: u128, d: u64) -> (u64, u64) {
-    let d = d as u128;
-    ((n / d) as u64, (n % d) as u64)
+    let q = (n / u128::from(d)) as u64;
+    (q, (n as u64).wrapping_sub(q.wrapping_mul(d)))
 }
 
 /// Does a magnitude with the fraction `rest` (of 2^128) below its last place go up?
