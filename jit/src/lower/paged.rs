@@ -15,10 +15,10 @@ use egret_isa::ops::{Bin, Width};
 use rustc_hash::FxHashMap;
 
 /// Most pages that a loop keeps, and a region: every one is three values more at each place where ways join.
-const MOST: usize = 6;
-const MOST_IN_ALL: usize = 8;
-/// Blocks of the largest loop that is worth it.
-const LARGEST: u32 = 8;
+const MOST: usize = 2;
+const MOST_IN_ALL: usize = 4;
+/// Instructions of the largest loop that is worth it: longer ones need the host's registers for their own.
+const LARGEST: usize = 16;
 /// Table indices below this are taken to stay in a page.
 const SMALL: u64 = 256;
 
@@ -83,9 +83,13 @@ fn loops(region: &Region) -> Vec<u64> {
         }
         found.insert(head, body);
     }
-    let mut bodies: Vec<u64> = found.into_values().filter(|b| b.count_ones() <= LARGEST).collect();
+    let mut bodies: Vec<u64> = found.into_values().filter(|b| insns(region, *b) <= LARGEST).collect();
     bodies.sort_unstable_by_key(|b| (b.count_ones(), *b));
     bodies
+}
+
+fn insns(region: &Region, body: u64) -> usize {
+    region.blocks.iter().take(64).enumerate().filter(|(n, _)| body >> n & 1 != 0).map(|(_, b)| b.insns.len()).sum()
 }
 
 /// Registers that the blocks leave alone or move by constants, as a set.
