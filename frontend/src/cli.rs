@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use egret_hypervisor::exit::ExitCode;
-use egret_hypervisor::options::{ClockKind, EngineKind, MachineOptions, Serial, Stats, Unpack};
+use egret_hypervisor::options::{ClockKind, CodeCache, EngineKind, MachineOptions, Serial, Stats, Unpack};
 use egret_hypervisor::units;
 use egret_machine::model::CpuModel;
 use std::path::PathBuf;
@@ -116,6 +116,9 @@ pub struct RunArgs {
     /// [default: host]
     #[arg(long, value_parser = words::<ClockKind>(ClockKind::WORDS))]
     pub clock: Option<ClockKind>,
+    /// Keep compiled code in a directory for later runs, or do not: a directory, or off [default: in the user's cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub code_cache: Option<CodeCache>,
     /// Write Egret's own messages about the machine to a file instead of standard error
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -145,6 +148,7 @@ impl RunArgs {
             timeout: self.timeout,
             stats: self.stats,
             clock: self.clock,
+            code_cache: self.code_cache.clone(),
             log: self.log.clone(),
             no_reboot: self.no_reboot,
         }
@@ -177,7 +181,7 @@ pub enum GuestsCommand {
 
 const UP_EXAMPLES: &str = "\
 FILE holds one [[machine]] table for each machine: its name, and the options of `egret run` as keys (guest, kernel, initrd,
-append, memory, cpus, engine, cpu, unpack, serial, timeout, stats, clock, log, no-reboot). Paths are relative to FILE's folder.
+append, memory, cpus, engine, cpu, unpack, serial, timeout, stats, clock, code-cache, log, no-reboot). Paths are relative to FILE's folder.
 Ctrl-C stops all machines; a second Ctrl-C kills them. Exit code 0 when every machine ended with 0, else 1.
 
 Example of a FILE:
@@ -369,6 +373,7 @@ mod tests {
             timeout: Some(Duration::from_millis(1500)),
             stats: Some(Stats::Json),
             clock: Some(ClockKind::Instructions),
+            code_cache: Some(CodeCache::Dir("-c".into())),
             log: Some("l".into()),
             no_reboot: true,
         };

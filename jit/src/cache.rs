@@ -6,6 +6,7 @@ use crate::region::{Bytes, PAGE};
 use crate::vm::{CallSite, Entry};
 use egret_isa::insn::Ctx;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::ops::Range;
 
 /// A region whose code can run.
 pub struct Installed {
@@ -28,7 +29,7 @@ pub struct Installed {
 pub struct Found {
     /// Address of the function.
     pub code: u64,
-    /// Its second argument.
+    /// Its second argument, the address of an [`Entry`].
     pub entry: u64,
     /// The instruction pointer it demands, if any.
     pub rip: Option<u64>,
@@ -43,6 +44,9 @@ struct Fast {
 }
 
 const NOWHERE: Fast = Fast { phys: u64::MAX, ctx: Ctx(0), found: None };
+
+/// What happened to a block: its physical address, its context, and whether there is code for it now.
+pub type Change = (u64, Ctx, bool);
 const FAST: usize = 1 << 12;
 
 /// All installed regions.
@@ -52,6 +56,10 @@ pub struct Cache {
     map: FxHashMap<(u64, Ctx), (u32, u32)>,
     pages: FxHashMap<u64, Vec<u32>>,
     fast: Box<[Fast]>,
+    /// Blocks that have got or lost their code. The engine takes them away.
+    pub changes: Vec<Change>,
+    /// Addresses that the [`Entry`]s of dropped regions had. The engine takes them away.
+    pub dropped: Vec<Range<u64>>,
     /// Guest instructions in installed code.
     pub insns: usize,
     /// Bytes of installed code.
@@ -66,6 +74,8 @@ impl Default for Cache {
             map: FxHashMap::default(),
             pages: FxHashMap::default(),
             fast: vec![NOWHERE; FAST].into(),
+            changes: Vec::new(),
+            dropped: Vec::new(),
             insns: 0,
             code_bytes: 0,
         }
@@ -80,16 +90,24 @@ impl Cache {
     /// Code for a physical address.
     #[inline]
     pub fn find(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
+        self.recent(phys, ctx).unwrap_or_else(|| self.look_up(phys, ctx))
+    }
+
+    /// What is known about a physical address without looking far.
+    #[inline]
+    pub fn recent(&mut self, phys: u64, ctx: Ctx) -> Option<Option<Found>> {
         let slot = &self.fast[fast_index(phys)];
-        if slot.phys == phys && slot.ctx == ctx {
-            return slot.found;
-        }
-        let found = self.look_up(phys, ctx);
+        (slot.phys == phys && slot.ctx == ctx).then_some(slot.found)
+    }
+
+    /// Code for a physical address, to be found faster the next time.
+    pub fn look_up(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
+        let found = self.look_far(phys, ctx);
         self.fast[fast_index(phys)] = Fast { phys, ctx, found };
         found
     }
 
-    fn look_up(&self, phys: u64, ctx: Ctx) -> Option<Found> {
+    fn look_far(&self, phys: u64, ctx: Ctx) -> Option<Found> {
         let (number, entry) = *self.map.get(&(phys, ctx))?;
         let region = self.regions.get(&number)?;
         let entry = region.entries.get(entry as usize)?;
@@ -102,11 +120,13 @@ impl Cache {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let calls = compiled.calls.as_ptr() as u64;
-        let entries: Box<[Entry]> = (0..compiled.entries.len() as u64).map(|index| Entry { index, calls }).collect();
+        let entries: Box<[Entry]> = (0..compiled.entries.len() as u64).map(|index| Entry { index, calls, code: placed.address }).collect();
         let mut losers = FxHashSet::default();
         for (n, offset) in compiled.entries.iter().enumerate() {
-            let old = self.map.insert((compiled.page + u64::from(*offset), compiled.ctx), (number, n as u32));
+            let phys = compiled.page + u64::from(*offset);
+            let old = self.map.insert((phys, compiled.ctx), (number, n as u32));
             losers.extend(old.map(|(r, _)| r));
+            self.changed(phys, compiled.ctx, true);
         }
         self.insns += compiled.insns;
         self.code_bytes += compiled.code.len();
@@ -125,7 +145,6 @@ impl Cache {
             _calls: compiled.calls,
         };
         self.regions.insert(number, region);
-        self.fast.fill(NOWHERE);
         let before = self.regions.len();
         for loser in losers {
             let entered = self.regions.get(&loser).is_some_and(|r| {
@@ -153,8 +172,11 @@ impl Cache {
             let key = (r.page + u64::from(*o), r.ctx);
             if self.map.get(&key).is_some_and(|(owner, _)| *owner == number) {
                 self.map.remove(&key);
+                self.changed(key.0, key.1, false);
             }
         }
+        let first = r.entries.as_ptr() as u64;
+        self.dropped.push(first..first + size_of_val(&*r.entries) as u64);
         if let Some(list) = self.pages.get_mut(&r.page) {
             list.retain(|n| *n != number);
             if list.is_empty() {
@@ -163,7 +185,14 @@ impl Cache {
         }
         self.insns -= r.insns;
         self.code_bytes -= r.code_len;
-        self.fast.fill(NOWHERE);
+    }
+
+    fn changed(&mut self, phys: u64, ctx: Ctx, compiled: bool) {
+        self.changes.push((phys, ctx, compiled));
+        let slot = &mut self.fast[fast_index(phys)];
+        if slot.phys == phys {
+            *slot = NOWHERE;
+        }
     }
 
     fn kill_if(&mut self, candidates: Vec<u32>, dead: impl Fn(&Installed) -> bool) -> usize {

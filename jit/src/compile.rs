@@ -10,6 +10,7 @@ use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{Context, control::ControlPlane};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use egret_isa::Features;
 use egret_isa::insn::{Ctx, Insn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub struct Compiled {
     pub page: u64,
     /// Context.
     pub ctx: Ctx,
+    /// What the CPU has; see [`Request::features`].
+    pub features: Features,
     /// See [`Request::base`].
     pub base: Option<u64>,
     /// Offset of each entry.
@@ -57,6 +60,8 @@ pub struct Compiled {
     pub code: Vec<u8>,
     /// What it calls.
     pub calls: Box<[CallSite]>,
+    /// Where in the page those instructions are.
+    pub call_offsets: Vec<u16>,
     /// The guest bytes it was made from.
     pub bytes: Bytes,
     /// The page they were read from.
@@ -126,12 +131,14 @@ impl Compiler {
         Ok(Compiled {
             page: request.page,
             ctx: request.ctx,
+            features: request.features,
             base: request.base,
             bytes: region.bytes(),
             insns: region.insns(),
             entries: region.entries,
             code,
-            calls: call_sites(&calls),
+            calls: call_sites(&calls.iter().map(|(_, i)| *i).collect::<Vec<_>>()),
+            call_offsets: calls.into_iter().map(|(at, _)| at).collect(),
             source: request.bytes,
             time: start.elapsed(),
         })
@@ -156,7 +163,14 @@ impl Compiler {
         Ok(text)
     }
 
-    fn lower(&mut self, region: &Region) -> Vec<Insn> {
+    /// All that decides which code comes of a request, as text.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        let host: Vec<String> = self.isa.isa_flags().iter().map(ToString::to_string).collect();
+        format!("{} {} {}", self.isa.triple(), self.isa.flags(), host.join(" "))
+    }
+
+    fn lower(&mut self, region: &Region) -> Vec<(u16, Insn)> {
         self.context.clear();
         self.context.func = Function::with_name_signature(UserFuncName::default(), lower::region_signature());
         let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);

@@ -21,9 +21,9 @@ impl Dump {
     }
 
     /// Writes a region's file.
-    pub fn region(&self, page: u64, region: &Region, calls: &[Insn], clif: &str, code: &str) {
+    pub fn region(&self, page: u64, region: &Region, calls: &[(u16, Insn)], clif: &str, code: &str) {
         let mut text = String::new();
-        for i in calls {
+        for (_, i) in calls {
             let _ = writeln!(text, "left to the CPU: {:?}", i.code);
         }
         for (n, b) in region.blocks.iter().enumerate() {

@@ -9,9 +9,10 @@ use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
 use crate::region::{PAGE, Request};
+use crate::store::{Settings as StoreSettings, Store, fingerprint};
 use crate::vm::{Jump, PAGE_JUMPS, Stubs, Vm, exit, jump_index};
 use egret_cpu::Phys;
-use egret_cpu::interp::Next;
+use egret_cpu::interp::{Cold, Next};
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, State};
 use egret_isa::insn::{Ctx, Mode};
@@ -30,7 +31,7 @@ pub enum JitError {
 }
 
 /// How the engine works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How often a block runs before it is compiled, at least 1.
     pub threshold: u32,
@@ -44,11 +45,21 @@ pub struct Options {
     pub code_memory: usize,
     /// For Cranelift.
     pub tuning: Tuning,
+    /// Where code is kept for the next run; without it, only for this one.
+    pub store: Option<StoreSettings>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threshold: 200, foreground: false, unreached: false, threads: 1, code_memory: 128 << 20, tuning: Tuning::default() }
+        Options {
+            threshold: 200,
+            foreground: false,
+            unreached: false,
+            threads: 1,
+            code_memory: 128 << 20,
+            tuning: Tuning::default(),
+            store: None,
+        }
     }
 }
 
@@ -110,14 +121,14 @@ pub struct JitEngine {
     memory: CodeMemory,
     cache: Cache,
     queue: Option<Queue>,
+    /// What was compiled before, by what it was compiled from.
+    store: Option<Store>,
     compiler: Option<Compiler>,
     pending: FxHashSet<Key>,
     refused: FxHashSet<Key>,
     /// How often regions of a page were killed by writes: code that keeps changing has to get hotter each time.
     restless: FxHashMap<u64, u32>,
     link: bool,
-    /// The jump cache has jumps to where the instruction pointer is not the linear address.
-    segmented: bool,
     counters: Counters,
     dump: Option<Dump>,
 }
@@ -150,22 +161,23 @@ impl JitEngine {
         let enter = fixed.place(&compiler.trampoline()?)?.address;
         memory.keep(fixed);
         let vm = Box::new(Vm { stubs, ..Vm::default() });
+        let store = (!options.foreground).then(|| Store::new(options.store.clone(), fingerprint(&compiler.settings())));
         let queue = if options.foreground { None } else { Some(Queue::new(options.threads.max(1), options.tuning)?) };
         Ok(JitEngine {
-            interp: Interp::owned(),
-            options: Options { threshold: options.threshold.max(1), ..options },
+            interp: Interp::owned(options.threshold.max(1)),
             vm,
             // SAFETY: the code at this address was compiled with exactly this signature, and `memory` keeps it.
             enter: unsafe { std::mem::transmute::<usize, Enter>(enter as usize) },
             memory,
             cache: Cache::default(),
             queue,
+            store,
             compiler: options.foreground.then_some(compiler),
+            options: Options { threshold: options.threshold.max(1), ..options },
             pending: FxHashSet::default(),
             refused: FxHashSet::default(),
             restless: FxHashMap::default(),
             link: false,
-            segmented: false,
             counters: Counters::default(),
             dump: Dump::from_env(),
         })
@@ -194,6 +206,7 @@ impl JitEngine {
     fn run_loop(&mut self, cpu: &mut Cpu) -> Exit {
         loop {
             if cpu.spent() {
+                cpu.keep_sti_shadow();
                 return Exit::Budget;
             }
             if cpu.state.attention != 0 {
@@ -228,7 +241,7 @@ impl JitEngine {
             }
         };
         let ctx = cpu.state.ctx;
-        if let Some(found) = self.cache.find(phys, ctx).filter(|f| enterable(cpu, f)) {
+        if let Some(found) = self.look(cpu, phys, ctx).filter(|f| enterable(cpu, f)) {
             if link {
                 self.remember(cpu, found);
             }
@@ -240,21 +253,54 @@ impl JitEngine {
             self.interp.run_block(cpu);
             return;
         };
-        if let Some(block) = self.interp.block(n)
-            && (block.hits.wrapping_add(1)).is_multiple_of(self.options.threshold)
-            && !(block.second.is_some() && block.steps.len() == 1)
-        {
-            let heat = block.hits.saturating_add(1);
-            self.request(cpu, phys, heat);
-            if self.options.foreground
-                && let Some(found) = self.cache.find(phys, ctx).filter(|f| enterable(cpu, f))
-            {
-                self.run_compiled(cpu, found);
-                return;
+        match self.interp.run_cold(cpu, n) {
+            Cold::Look => {}
+            Cold::Compiled(n) => self.run_block(cpu, n),
+            Cold::Hot(n) => {
+                self.ask(cpu, n);
+                self.run_block(cpu, n);
             }
         }
-        self.interp.execute(cpu, n);
         self.follow_interp(cpu);
+    }
+
+    /// Code for a physical address: what is installed, or what was once compiled from the same bytes.
+    #[inline]
+    fn look(&mut self, cpu: &mut Cpu, phys: u64, ctx: Ctx) -> Option<Found> {
+        match self.cache.recent(phys, ctx) {
+            Some(found) => found,
+            None => self.look_far(cpu, phys, ctx),
+        }
+    }
+
+    #[cold]
+    fn look_far(&mut self, cpu: &mut Cpu, phys: u64, ctx: Ctx) -> Option<Found> {
+        if let Some(found) = self.cache.look_up(phys, ctx) {
+            return Some(found);
+        }
+        let ram = &cpu.ram;
+        let compiled = self.store.as_mut()?.find(phys, ctx, cpu.model().features(), |at, out| ram.read(Phys(at), out))?;
+        self.install(cpu, compiled);
+        self.cache.look_up(phys, ctx)
+    }
+
+    /// Asks for a block that got hot to be compiled.
+    fn ask(&mut self, cpu: &mut Cpu, n: u32) {
+        if let Some(block) = self.interp.block(n)
+            && !(block.second.is_some() && block.steps.len() == 1)
+        {
+            let (phys, heat) = (block.phys, block.hits.saturating_add(1));
+            self.request(cpu, phys, heat);
+        }
+    }
+
+    /// Runs the interpreter's block at the instruction pointer, compiled if it can be.
+    fn run_block(&mut self, cpu: &mut Cpu, n: u32) {
+        let Some(block) = self.interp.block(n) else { return };
+        match self.cache.find(block.phys, block.ctx).filter(|f| enterable(cpu, f)) {
+            Some(found) => self.run_compiled(cpu, found),
+            None => self.interp.execute(cpu, n),
+        }
     }
 
     fn run_compiled(&mut self, cpu: &mut Cpu, found: Found) {
@@ -310,15 +356,16 @@ impl JitEngine {
             return;
         }
         let rip = cpu.state.rip;
-        self.segmented |= cpu.linear_ip() != rip;
-        self.vm.jumps[jump_index(rip)] = Jump { rip, key: Vm::key(cpu), code: found.code, entry: found.entry };
+        // Elsewhere the same instruction pointer may be another address tomorrow, and flushes are of addresses.
+        if cpu.linear_ip() == rip && (cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
+            let mask = if cpu.is_global_code(rip) { Jump::GLOBAL } else { Jump::LOCAL };
+            self.vm.jumps[jump_index(rip)] = Jump { rip, key: Vm::key(cpu), mask, entry: found.entry };
+        }
     }
 
     /// Forgets the jumps to pages whose translation was flushed.
     fn forget_flushed(&mut self, cpu: &Cpu) {
-        // Only in 64-bit code, and flat code, is the linear address the instruction pointer.
-        let flat = cpu.code64() || cpu.state.ctx.has(Ctx::FLAT);
-        match cpu.flushed_since(self.vm.flushes).filter(|_| flat && !self.segmented) {
+        match cpu.flushed_since(self.vm.flushes) {
             Some(pages) => {
                 for page in pages {
                     let first = jump_index(page) & !((1 << PAGE_JUMPS) - 1);
@@ -331,10 +378,27 @@ impl JitEngine {
     }
 
     fn clear_jumps(&mut self) {
-        self.segmented = false;
         self.vm.jumps.fill(Jump::EMPTY);
         self.link = false;
         self.counters.jump_clears += 1;
+    }
+
+    /// Takes over what became of regions: forgets the jumps into those that are gone, and tells the interpreter.
+    fn follow_cache(&mut self) {
+        for (phys, ctx, compiled) in self.cache.changes.drain(..) {
+            self.interp.set_compiled(phys, ctx, compiled);
+        }
+        let dropped = std::mem::take(&mut self.cache.dropped);
+        if dropped.len() > 8 {
+            self.clear_jumps();
+        } else if !dropped.is_empty() {
+            self.link = false;
+            for jump in &mut self.vm.jumps {
+                if dropped.iter().any(|d| d.contains(&jump.entry)) {
+                    *jump = Jump::EMPTY;
+                }
+            }
+        }
     }
 
     /// Does to compiled code what the interpreter has just done to its blocks.
@@ -374,7 +438,7 @@ impl JitEngine {
         }
         if killed > 0 {
             self.counters.killed += killed as u64;
-            self.clear_jumps();
+            self.follow_cache();
         }
     }
 
@@ -443,6 +507,9 @@ impl JitEngine {
                 self.counters.insns += compiled.insns as u64;
                 self.counters.code_bytes += compiled.code.len() as u64;
                 self.counters.compile_time += compiled.time;
+                if let Some(store) = &mut self.store {
+                    store.add(&compiled);
+                }
                 self.install(cpu, compiled);
             }
             Err(_) => {
@@ -457,6 +524,8 @@ impl JitEngine {
 
     /// Installs code unless the guest has changed what it was made from.
     fn install(&mut self, cpu: &mut Cpu, compiled: Compiled) {
+        // Before the code is read: what is written from now on is heard of.
+        cpu.mark_code(compiled.page);
         let mut now = [0u8; PAGE];
         let same = cpu.ram.read(Phys(compiled.page), &mut now) && compiled.bytes.iter().all(|at| now[at] == compiled.source[at]);
         if !same {
@@ -467,19 +536,14 @@ impl JitEngine {
             self.counters.failed += 1;
             return;
         };
-        let mut gone = 0;
         if let Some(segment) = placed.evicted {
-            gone = self.cache.kill_segment(segment);
-            self.counters.evicted += gone as u64;
+            self.counters.evicted += self.cache.kill_segment(segment) as u64;
         }
         if let Some(dump) = &self.dump {
             dump.installed(&compiled, placed.address);
         }
-        cpu.mark_code(compiled.page);
-        gone += self.cache.insert(compiled, placed);
-        if gone > 0 {
-            self.clear_jumps();
-        }
+        self.cache.insert(compiled, placed);
+        self.follow_cache();
     }
 }
 
@@ -509,6 +573,7 @@ impl Engine for JitEngine {
         self.interp.clear(cpu);
         self.cache.clear();
         self.follow_interp(cpu);
+        self.follow_cache();
         self.clear_jumps();
         self.refused.clear();
         self.restless.clear();
@@ -519,6 +584,7 @@ impl Engine for JitEngine {
 
     fn stats(&self) -> Vec<(&'static str, u64)> {
         let c = &self.counters;
+        let stored = self.store.as_ref().map(|s| s.counters).unwrap_or_default();
         let micros = |d: Duration| d.as_micros() as u64;
         vec![
             ("jit.instructions", c.compiled_insns),
@@ -540,6 +606,10 @@ impl Engine for JitEngine {
             ("jit.stale", c.stale),
             ("jit.failed", c.failed),
             ("jit.jump_clears", c.jump_clears),
+            ("jit.store.revived", stored.revived),
+            ("jit.store.revived_instructions", stored.insns),
+            ("jit.store.found", stored.stored),
+            ("jit.store.refused", stored.refused),
             ("interp.instructions", self.interp.retired),
         ]
     }

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::host_fp;
-use crate::vm::{CallSite, Vm, exit};
+use crate::vm::{CallSite, Jump, Vm, exit};
 use egret_cpu::{Cpu, Host, State};
 use egret_isa::fp::Env;
 use egret_isa::insn::Seg;
@@ -137,12 +137,11 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
     // SAFETY: the region owns the site and outlives its code's execution.
     let site = unsafe { &*(site as *const CallSite) };
     host_fp::leave(&mut cpu.state.mxcsr);
-    let (next, rsp, key, flushes) = (cpu.state.rip, cpu.state.gpr[4], Vm::key(cpu), cpu.flushes());
+    let (next, rsp, key, flushes) = (cpu.state.rip, cpu.state.gpr[4], Vm::key(cpu) & Jump::LOCAL, cpu.flushes());
     let status = match (site.run)(cpu, &site.insn) {
-        Ok(()) => {
-            let plain = cpu.state.rip == next && cpu.state.attention == 0 && Vm::key(cpu) == key && cpu.flushes() == flushes;
-            if plain { 0 } else { exit::NEXT }
-        }
+        Ok(()) if cpu.state.attention != 0 || cpu.flushes() != flushes => exit::NEXT,
+        Ok(()) if cpu.state.rip != next || Vm::key(cpu) & Jump::LOCAL != key => exit::MOVED,
+        Ok(()) => 0,
         Err(fault) => {
             let mask = if cpu.code64() { u64::MAX } else { 0xffff_ffff };
             cpu.state.rip = next.wrapping_sub(site.insn.len.into()) & mask;

@@ -2,7 +2,7 @@
 //!
 //! [`engine::JitEngine`] runs cold code in the interpreter and asks for what gets hot; [`region`] finds the blocks that go
 //! together, [`compile`] makes code of them (through the lowering of IR to CLIF), on a thread of [`queue`]; [`cache`] holds what
-//! is installed, [`memory`] the machine code itself. [`vm`] and [`helpers`] are what compiled code sees of us.
+//! is installed, [`store`] what was or will be again, [`memory`] the machine code itself. [`vm`] and [`helpers`] are what compiled code sees of us.
 
 pub mod cache;
 pub mod compile;
@@ -15,6 +15,8 @@ mod lower;
 pub mod memory;
 pub mod queue;
 pub mod region;
+pub mod store;
 pub mod vm;
 
 pub use engine::{JitEngine, JitError, Options};
+pub use store::Settings as StoreSettings;

@@ -5,8 +5,6 @@ use crate::region::Request;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use egret_isa::insn::Ctx;
 use parking_lot::{Condvar, Mutex};
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
@@ -17,37 +15,71 @@ use std::time::{Duration, Instant};
 pub type Key = (u64, Ctx);
 
 struct Job {
-    heat: u32,
     key: Key,
     since: Instant,
     request: Request,
 }
 
-impl PartialEq for Job {
-    fn eq(&self, other: &Job) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
+/// What a waiting job is looked for by.
+#[derive(Clone, Copy)]
+struct Place {
+    page: u64,
+    ctx: Ctx,
+    heat: u32,
+    /// How many jobs came before: the older of two that are as hot goes first.
+    number: u64,
 }
 
-impl Eq for Job {}
-
-impl PartialOrd for Job {
-    fn partial_cmp(&self, other: &Job) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Job {
-    /// The hottest first, then the oldest.
-    fn cmp(&self, other: &Job) -> Ordering {
-        self.heat.cmp(&other.heat).then_with(|| other.since.cmp(&self.since))
-    }
-}
-
+/// The jobs that wait, with their places beside them.
 #[derive(Default)]
 struct Shared {
-    jobs: BinaryHeap<Job>,
+    jobs: Vec<Job>,
+    places: Vec<Place>,
+    pushed: u64,
     closed: bool,
+}
+
+impl Shared {
+    fn push(&mut self, heat: u32, job: Job) {
+        let (page, ctx) = (job.request.page, job.request.ctx);
+        self.pushed += 1;
+        self.places.push(Place { page, ctx, heat, number: self.pushed });
+        self.jobs.push(job);
+    }
+
+    fn take(&mut self, n: usize) -> Job {
+        self.places.swap_remove(n);
+        self.jobs.swap_remove(n)
+    }
+
+    fn pop_hottest(&mut self) -> Option<Job> {
+        let (n, _) = self.places.iter().enumerate().max_by_key(|(_, p)| (p.heat, std::cmp::Reverse(p.number)))?;
+        Some(self.take(n))
+    }
+
+    /// Removes jobs; their keys.
+    fn drop_if(&mut self, stale: impl Fn(&Place) -> bool) -> Vec<Key> {
+        let mut dropped = Vec::new();
+        for n in (0..self.places.len()).rev() {
+            if stale(&self.places[n]) {
+                dropped.push(self.take(n).key);
+            }
+        }
+        dropped
+    }
+
+    /// Removes the colder half.
+    fn drop_cold(&mut self) -> Vec<Key> {
+        let mut heats: Vec<u32> = self.places.iter().map(|p| p.heat).collect();
+        let middle = heats.len() / 2;
+        let (_, median, _) = heats.select_nth_unstable(middle);
+        let median = *median;
+        let mut dropped = self.drop_if(|p| p.heat < median);
+        while self.jobs.len() > middle.max(1) {
+            dropped.push(self.take(0).key);
+        }
+        dropped
+    }
 }
 
 /// A finished request.
@@ -95,13 +127,8 @@ impl Queue {
     pub fn push(&self, heat: u32, key: Key, request: Request) -> Vec<Key> {
         let (lock, wake) = &*self.shared;
         let mut shared = lock.lock();
-        shared.jobs.push(Job { heat, key, since: Instant::now(), request });
-        let mut dropped = Vec::new();
-        if shared.jobs.len() > MOST {
-            let mut jobs = std::mem::take(&mut shared.jobs).into_sorted_vec();
-            dropped.extend(jobs.drain(..MOST / 2).map(|j| j.key));
-            shared.jobs = jobs.into();
-        }
+        shared.push(heat, Job { key, since: Instant::now(), request });
+        let dropped = if shared.jobs.len() > MOST { shared.drop_cold() } else { Vec::new() };
         drop(shared);
         wake.notify_one();
         dropped
@@ -110,47 +137,29 @@ impl Queue {
     /// Adds an entry to a request that waits for the same page and context, and makes it as hot as this entry if it is
     /// colder. False when there is none, or it has entries enough.
     pub fn join(&self, heat: u32, page: u64, ctx: Ctx, entry: u16) -> bool {
-        let mut shared = self.shared.0.lock();
-        let same = |j: &Job| j.request.page == page && j.request.ctx == ctx && j.request.base.is_none();
-        let Some(found) = shared.jobs.iter().find(|j| same(j)) else { return false };
-        let known = found.request.entries.contains(&entry);
-        if !known && found.request.entries.len() >= MOST_ENTRIES {
-            return false;
-        }
-        if known && found.heat >= heat {
-            return true;
-        }
-        let mut jobs = std::mem::take(&mut shared.jobs).into_vec();
-        if let Some(job) = jobs.iter_mut().find(|j| same(j)) {
-            job.heat = job.heat.max(heat);
-            if !known {
-                job.request.entries.push(entry);
+        let mut guard = self.shared.0.lock();
+        let shared = &mut *guard;
+        let same = |p: &Place, j: &Job| p.page == page && p.ctx == ctx && j.request.base.is_none();
+        let found = shared.places.iter_mut().zip(&mut shared.jobs).find(|(p, j)| same(p, j));
+        let Some((place, job)) = found else { return false };
+        if !job.request.entries.contains(&entry) {
+            if job.request.entries.len() >= MOST_ENTRIES {
+                return false;
             }
+            job.request.entries.push(entry);
         }
-        shared.jobs = jobs.into();
+        place.heat = place.heat.max(heat);
         true
     }
 
     /// Drops the requests for a page. Their keys come back.
     pub fn drop_page(&self, page: u64) -> Vec<Key> {
-        self.drop_if(|j| j.request.page == page)
+        self.shared.0.lock().drop_if(|p| p.page == page)
     }
 
     /// Drops all requests. Their keys come back.
     pub fn clear(&self) -> Vec<Key> {
-        self.drop_if(|_| true)
-    }
-
-    fn drop_if(&self, stale: impl Fn(&Job) -> bool) -> Vec<Key> {
-        let mut dropped = Vec::new();
-        self.shared.0.lock().jobs.retain(|j| {
-            let drop = stale(j);
-            if drop {
-                dropped.push(j.key);
-            }
-            !drop
-        });
-        dropped
+        self.shared.0.lock().drop_if(|_| true)
     }
 
     /// A finished request, if there is one.
@@ -174,7 +183,7 @@ impl Drop for Queue {
     fn drop(&mut self) {
         let mut shared = self.shared.0.lock();
         shared.closed = true;
-        shared.jobs.clear();
+        shared.drop_if(|_| true);
         drop(shared);
         self.shared.1.notify_all();
         for w in self.workers.drain(..) {
@@ -192,7 +201,7 @@ fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, finished: &Atomi
             if guard.closed {
                 return;
             }
-            match guard.jobs.pop() {
+            match guard.pop_hottest() {
                 Some(job) => break job,
                 None => wake.wait(&mut guard),
             }
@@ -204,5 +213,43 @@ fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, finished: &Atomi
             return;
         }
         finished.fetch_add(1, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(n: u64) -> Job {
+        let bytes = Box::new([0; crate::region::PAGE]);
+        let request =
+            Request { page: n << 12, ctx: Ctx(2), features: Default::default(), base: None, bytes, entries: vec![0], known: vec![] };
+        Job { key: (n << 12, Ctx(2)), since: Instant::now(), request }
+    }
+
+    #[test]
+    fn the_hottest_comes_first_and_then_the_oldest() {
+        let mut s = Shared::default();
+        for (n, heat) in [(1, 5), (2, 9), (3, 9), (4, 1)] {
+            s.push(heat, job(n));
+        }
+        let order: Vec<u64> = std::iter::from_fn(|| s.pop_hottest()).map(|j| j.key.0 >> 12).collect();
+        assert_eq!(order, [2, 3, 1, 4]);
+    }
+
+    #[test]
+    fn the_colder_half_goes_when_there_are_too_many() {
+        let mut s = Shared::default();
+        for n in 0..10 {
+            s.push(n as u32, job(n));
+        }
+        let mut gone: Vec<u64> = s.drop_cold().iter().map(|k| k.0 >> 12).collect();
+        gone.sort_unstable();
+        assert_eq!(gone, [0, 1, 2, 3, 4]);
+        let mut even = Shared::default();
+        for n in 0..10 {
+            even.push(7, job(n));
+        }
+        assert_eq!((even.drop_cold().len(), even.jobs.len()), (5, 5));
     }
 }

@@ -390,11 +390,10 @@ fn continues(i: &Insn) -> bool {
             | Cmpsd
             | Cmpsq
     );
-    string
-        || matches!(
-            i.mnemonic,
-            In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Cli | Popf | Popfd | Popfq | Rdmsr | Swapgs | Ldmxcsr
-        )
+    let io = matches!(i.mnemonic, In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd);
+    let flags = matches!(i.mnemonic, Cli | Sti | Popf | Popfd | Popfq | Stac | Clac);
+    let system = matches!(i.mnemonic, Rdmsr | Wrmsr | Swapgs | Invlpg | Invpcid | Clts | Mov | Rdtscp | Pause | Ldmxcsr);
+    string || io || flags || system
 }
 
 /// The call sites of a region: one for every instruction that its code leaves to the CPU's functions.

@@ -17,6 +17,9 @@ pub mod exit {
     pub const FAULT: u64 = 4;
     /// The same for an instruction that is counted.
     pub const FAULT_COUNTED: u64 = 5;
+    /// Only from the helper [`crate::helpers::call`] to the code that called it: control has gone elsewhere, and nothing keeps it
+    /// from going on there.
+    pub const MOVED: u64 = 6;
 }
 
 /// Entries of the jump cache.
@@ -32,15 +35,19 @@ pub struct Jump {
     pub rip: u64,
     /// TLB key and context, see [`Vm::key`]; 0 matches nothing.
     pub key: u64,
-    /// Address of the region's function.
-    pub code: u64,
+    /// Which bits of the key count: for a global page not the address space.
+    pub mask: u64,
     /// Address of the [`Entry`].
     pub entry: u64,
 }
 
 impl Jump {
     /// No code.
-    pub const EMPTY: Jump = Jump { rip: 0, key: 0, code: 0, entry: 0 };
+    pub const EMPTY: Jump = Jump { rip: 0, key: 0, mask: u64::MAX, entry: 0 };
+    /// The bits of a key that count everywhere: RFLAGS.AC has no say in where code is.
+    pub const LOCAL: u64 = !2;
+    /// The bits of a key that count for global pages.
+    pub const GLOBAL: u64 = !0xffe;
 }
 
 /// A way into a region. Its address is the second argument of the region's function.
@@ -51,6 +58,8 @@ pub struct Entry {
     pub index: u64,
     /// Address of the region's first [`CallSite`].
     pub calls: u64,
+    /// Address of the region's function.
+    pub code: u64,
 }
 
 /// An instruction that compiled code leaves to a function of the CPU.

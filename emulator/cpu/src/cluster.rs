@@ -427,7 +427,11 @@ impl Cpu {
         let (frame, me) = ((phys >> 12) as usize, self.member.index);
         let cluster = self.member.cluster.clone();
         if cluster.marked(me, frame) {
-            self.code_writes.push((Phys(phys), len));
+            match self.code_writes.last_mut() {
+                // In the same page: how a write was split makes no difference.
+                Some((at, before)) if at.0 + *before == phys && phys & 0xfff != 0 => *before += len,
+                _ => self.code_writes.push((Phys(phys), len)),
+            }
             self.state.attention |= attention::CODE_WRITE;
         }
         if cluster.peers.len() > 1 {

@@ -111,6 +111,7 @@ pub struct Cpu {
     /// Instructions and MSRs that Egret does not know, by name: how often the guest tried.
     pub unknown: BTreeMap<String, u64>,
     pub(crate) contexts: Contexts,
+    pub(crate) reach: crate::reach::Reach,
     pub(crate) code_writes: Vec<(Phys, u64)>,
     pub(crate) ip_mask: u64,
     /// A data breakpoint was hit by the instruction under way.
@@ -118,6 +119,10 @@ pub struct Cpu {
     /// FERR# is asserted.
     pub(crate) ferr: bool,
     pub(crate) monitor: Option<crate::functions::system::Monitor>,
+    /// An interrupt may be pending that IF holds back: it has to be looked at when IF is set.
+    pub(crate) held: bool,
+    /// The instruction that an STI let run before interrupts: its instruction pointer, and the budget when it is the next.
+    pub(crate) after_sti: Option<(u64, i64)>,
     /// What holds events back.
     pub inhibit: crate::exceptions::Inhibit,
     /// What CPUID says beside the model's features.
@@ -174,11 +179,14 @@ impl Cpu {
             pdpte: [0; 4],
             unknown: BTreeMap::new(),
             contexts: Contexts::default(),
+            reach: crate::reach::Reach::default(),
             code_writes: Vec::new(),
             ip_mask: 0xffff_ffff,
             pending_debug: false,
             ferr: false,
             monitor: None,
+            held: true,
+            after_sti: None,
             inhibit: crate::exceptions::Inhibit::default(),
             identity: crate::functions::cpuid::Identity::default(),
             model: CpuModel::default(),
@@ -212,6 +220,7 @@ impl Cpu {
         self.tr = SegReg::new(0, 0, 0xffff, 0x8b);
         self.msr = Msrs::default();
         self.inhibit = crate::exceptions::Inhibit::default();
+        (self.held, self.after_sti) = (true, None);
         self.pending_debug = false;
         self.monitor = None;
         self.ferr = false;
@@ -250,8 +259,8 @@ impl Cpu {
         if changed & (rflags::TF | rflags::RF) != 0 {
             self.update_step_attention();
         }
-        if changed & rflags::IF != 0 {
-            self.state.attention |= attention::INTERRUPT;
+        if changed & self.state.system_flags & rflags::IF != 0 {
+            self.let_interrupts_in();
         }
     }
 
@@ -376,6 +385,7 @@ impl Cpu {
         self.pkru = other.pkru;
         self.model = other.model;
         self.identity = other.identity.clone();
+        (self.held, self.after_sti) = (true, other.after_sti);
         self.flush_tlb();
         self.update_context();
     }

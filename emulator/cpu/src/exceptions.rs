@@ -161,13 +161,14 @@ impl Cpu {
         if self.monitoring() && self.monitor_hit() {
             self.wake();
         }
+        self.held = self.system.interrupt_pending();
         if !self.flag(rflags::IF) {
-            if self.inhibit.masked_wake && self.system.interrupt_pending() {
+            if self.inhibit.masked_wake && self.held {
                 self.wake();
             }
             return;
         }
-        if !self.system.interrupt_pending() {
+        if !self.held {
             return;
         }
         if let Some(vector) = self.system.acknowledge() {
@@ -177,6 +178,28 @@ impl Cpu {
                 self.state.attention |= attention::INTERRUPT;
             }
         }
+    }
+
+    /// After IF was set: looks for an interrupt if it may have held one back. While nothing is held back nothing can come up
+    /// but with [`attention::INTERRUPT`].
+    #[inline]
+    pub(crate) fn let_interrupts_in(&mut self) {
+        if self.held {
+            self.state.attention |= attention::INTERRUPT;
+        }
+    }
+
+    /// Whether the next instruction is the one that an STI lets run first.
+    pub(crate) fn in_sti_shadow(&self) -> bool {
+        self.after_sti == Some((self.state.rip, self.state.budget))
+    }
+
+    /// Before the budget is renewed, by which [`Cpu::in_sti_shadow`] knows.
+    pub fn keep_sti_shadow(&mut self) {
+        if self.in_sti_shadow() {
+            self.state.attention |= attention::SHADOW;
+        }
+        self.after_sti = None;
     }
 
     /// Delivers one event, or says what came up.

@@ -47,21 +47,28 @@ pub struct Step<X: Execute = Direct> {
     pub insn: Insn,
 }
 
-/// A decoded straight run of instructions within a page; only its last may reach into the next page.
+/// A decoded straight run of instructions within a page; only its last may reach into the next page. In one cache line.
+#[repr(align(64))]
 pub struct Block<X: Execute = Direct> {
     /// Physical address of the first byte.
     pub phys: u64,
-    /// The context it was decoded in.
-    pub ctx: Ctx,
-    /// Bytes in all.
-    pub bytes: u64,
-    /// When the last instruction crosses into the next page: that page's physical address.
-    pub second: Option<u64>,
-    /// How often it was entered.
-    pub hits: u32,
     /// Its instructions.
     pub steps: Box<[Step<X>]>,
+    /// When the last instruction crosses into the next page: that page's physical address.
+    pub second: Option<u64>,
+    /// The context it was decoded in.
+    pub ctx: Ctx,
+    /// How often it was entered.
+    pub hits: u32,
+    /// The value of `hits` at which an engine above is asked.
+    ask: u32,
+    /// The blocks that were last found to follow; a guess.
+    next: [u32; 2],
+    /// Bytes in all.
+    pub bytes: u16,
     alive: bool,
+    /// An engine above has code for it.
+    compiled: bool,
 }
 
 /// Most instructions in a block.
@@ -79,6 +86,16 @@ struct FastEntry {
 
 const NOWHERE: FastEntry = FastEntry { phys: u64::MAX, ctx: Ctx(u32::MAX), block: 0 };
 
+/// Why [`Blocks::run_cold`] stopped.
+pub enum Cold {
+    /// The budget, [`crate::State::attention`], an exception, or code that was not decoded yet.
+    Look,
+    /// An engine above has code for this block, the next one.
+    Compiled(u32),
+    /// This block, the next one, has run as often as the threshold says, or a multiple of that.
+    Hot(u32),
+}
+
 /// The interpreter.
 pub type Interp = Blocks<Direct>;
 
@@ -88,6 +105,12 @@ pub struct Blocks<X: Execute> {
     map: FxHashMap<(u64, Ctx), u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
     fast: Vec<FastEntry>,
+    /// Numbers of blocks that died.
+    free: Vec<u32>,
+    /// A block that was made for one run only.
+    lost: Option<u32>,
+    /// How often a block runs before an engine above hears of it.
+    threshold: u32,
     /// Instructions run, by this interpreter.
     pub retired: u64,
     /// Writes to translated code that were dealt with, for an engine above that must deal with them too. It takes them away.
@@ -108,6 +131,9 @@ impl<X: Execute> Default for Blocks<X> {
             map: FxHashMap::default(),
             by_page: FxHashMap::default(),
             fast: vec![NOWHERE; FAST],
+            free: Vec::new(),
+            lost: None,
+            threshold: u32::MAX,
             retired: 0,
             written: Vec::new(),
             owned: false,
@@ -125,20 +151,32 @@ pub enum Next {
 }
 
 impl<X: Execute> Blocks<X> {
-    /// For an engine with code of its own: see [`Blocks::left`].
+    /// For an engine with code of its own (see [`Blocks::left`]): with [`Cold::Hot`] for every block each time it has run
+    /// `threshold` times.
     #[must_use]
-    pub fn owned() -> Self {
-        Self { owned: true, ..Self::default() }
+    pub fn owned(threshold: u32) -> Self {
+        Self { owned: true, threshold, ..Self::default() }
     }
 
     /// Runs blocks until the budget is used up or the machine is needed.
     pub fn run(&mut self, cpu: &mut Cpu) -> Exit {
         loop {
             if cpu.spent() {
+                cpu.keep_sti_shadow();
                 return Exit::Budget;
             }
             if cpu.state.attention == 0 {
-                self.run_block(cpu);
+                match self.find(cpu) {
+                    Ok(n) => {
+                        if let Cold::Compiled(n) | Cold::Hot(n) = self.run_cold(cpu, n) {
+                            self.execute(cpu, n);
+                        }
+                    }
+                    Err(fault) => {
+                        cpu.state.budget -= 1;
+                        cpu.raise(fault);
+                    }
+                }
             } else if let Next::Leave(exit) = self.attend(cpu) {
                 return exit;
             }
@@ -158,6 +196,10 @@ impl<X: Execute> Blocks<X> {
         if bits & attention::YIELD != 0 {
             cpu.state.attention &= !attention::YIELD;
             return Next::Leave(Exit::Yield);
+        }
+        if bits & attention::INTERRUPT != 0 && cpu.in_sti_shadow() {
+            self.step(cpu);
+            return Next::Go;
         }
         if bits & attention::SHADOW != 0 {
             cpu.state.attention &= !attention::SHADOW;
@@ -211,22 +253,72 @@ impl<X: Execute> Blocks<X> {
     pub fn execute(&mut self, cpu: &mut Cpu, n: u32) {
         let Some(block) = self.blocks.get_mut(n as usize) else { return };
         block.hits = block.hits.saturating_add(1);
-        let count = block.steps.len();
-        cpu.state.budget -= count as i64;
-        for (at, step) in block.steps.iter().enumerate() {
-            let result = run_insn::<X>(cpu, &step.code, &step.insn);
-            // What an instruction asks for is looked at before the next one, in every engine.
-            if result.is_err() || cpu.state.attention != 0 {
-                let left = count - 1 - at;
-                cpu.state.budget += left as i64;
-                self.retired += (count - left) as u64;
-                if let Err(fault) = result {
-                    cpu.raise(fault);
-                }
-                return;
+        run_steps(cpu, &block.steps, &mut self.retired);
+    }
+
+    /// Runs block `n`, which [`Blocks::find`] found at the instruction pointer, and what follows it, as long as that is
+    /// known, cold, and nothing else is to be done.
+    pub fn run_cold(&mut self, cpu: &mut Cpu, mut n: u32) -> Cold {
+        loop {
+            let Some(block) = self.blocks.get_mut(n as usize) else { return Cold::Look };
+            if block.compiled {
+                return Cold::Compiled(n);
+            }
+            if block.hits >= block.ask {
+                block.ask = block.ask.saturating_add(self.threshold);
+                return Cold::Hot(n);
+            }
+            block.hits += 1;
+            if !run_steps(cpu, &block.steps, &mut self.retired) || cpu.spent() {
+                return Cold::Look;
+            }
+            match self.follow(cpu, n) {
+                Some(next) => n = next,
+                None => return Cold::Look,
             }
         }
-        self.retired += count as u64;
+    }
+
+    /// The block at the instruction pointer after `n` has run, if it is known.
+    #[inline]
+    fn follow(&mut self, cpu: &mut Cpu, n: u32) -> Option<u32> {
+        // A fault is found again and raised where blocks are looked for.
+        let phys = cpu.fetch_address(cpu.linear_ip()).ok()?;
+        let ctx = cpu.state.ctx;
+        let guesses = self.blocks.get(n as usize)?.next;
+        for guess in guesses {
+            let right = |b: &Block<X>| b.phys == phys && b.ctx == ctx && b.alive && b.second.is_none();
+            if self.blocks.get(guess as usize).is_some_and(right) {
+                return Some(guess);
+            }
+        }
+        let found = self.known(phys, ctx)?;
+        if let Some(block) = self.blocks.get_mut(n as usize) {
+            block.next = [found, block.next[0]];
+        }
+        Some(found)
+    }
+
+    /// The block at a physical address, if there is one that lies in one page.
+    fn known(&mut self, phys: u64, ctx: Ctx) -> Option<u32> {
+        let slot = &mut self.fast[fast_index(phys)];
+        if slot.phys == phys && slot.ctx == ctx {
+            return Some(slot.block);
+        }
+        let n = *self.map.get(&(phys, ctx))?;
+        let block = self.blocks.get(n as usize).filter(|b| b.alive && b.second.is_none())?;
+        *slot = FastEntry { phys, ctx, block: n };
+        debug_assert_eq!(block.phys, phys);
+        Some(n)
+    }
+
+    /// Notes that an engine above has code for the block at a physical address, or has it no more.
+    pub fn set_compiled(&mut self, phys: u64, ctx: Ctx, compiled: bool) {
+        if let Some(n) = self.map.get(&(phys, ctx))
+            && let Some(block) = self.blocks.get_mut(*n as usize)
+        {
+            block.compiled = compiled;
+        }
     }
 
     /// The block at the instruction pointer, decoded if need be.
@@ -266,6 +358,8 @@ impl<X: Execute> Blocks<X> {
                     return Ok(n);
                 }
                 self.kill(n);
+                self.unlist(n, phys);
+                self.unlist(n, second);
                 self.build(cpu, linear, phys, ctx)?
             }
             None => self.build(cpu, linear, phys, ctx)?,
@@ -277,11 +371,11 @@ impl<X: Execute> Blocks<X> {
     }
 
     fn build(&mut self, cpu: &mut Cpu, linear: u64, phys: u64, ctx: Ctx) -> Result<u32, Fault> {
-        if self.blocks.len() >= MAX_BLOCKS {
+        if self.blocks.len() - self.free.len() >= MAX_BLOCKS {
             self.clear(cpu);
         }
         let mut steps: Vec<Step<X>> = Vec::new();
-        let (mut bytes, mut second) = (0u64, None);
+        let (mut bytes, mut second) = (0u64, None::<u64>);
         let room = 0x1000 - (phys & 0xfff);
         let cs = cpu.state.seg[1];
         let most = if device(cpu, phys) { 1 } else { MAX_STEPS };
@@ -306,6 +400,9 @@ impl<X: Execute> Blocks<X> {
                         bytes: 1,
                         second: None,
                         hits: 0,
+                        ask: u32::MAX,
+                        next: [u32::MAX; 2],
+                        compiled: false,
                         steps: Box::new([step]),
                         alive: false,
                     }));
@@ -323,44 +420,76 @@ impl<X: Execute> Blocks<X> {
                 break;
             }
         }
-        Ok(self.insert(cpu, Block { phys, ctx, bytes, second, hits: 0, steps: steps.into(), alive: true }))
+        let block = Block {
+            phys,
+            steps: steps.into(),
+            second,
+            ctx,
+            hits: 0,
+            ask: self.threshold.saturating_sub(1),
+            next: [u32::MAX; 2],
+            bytes: bytes as u16,
+            alive: true,
+            compiled: false,
+        };
+        Ok(self.insert(cpu, block))
     }
 
     /// A block that is good for this once.
-    fn insert_passing(&mut self, block: Block<X>) -> u32 {
-        self.blocks.push(block);
-        self.blocks.len() as u32 - 1
-    }
-
-    fn insert(&mut self, cpu: &mut Cpu, block: Block<X>) -> u32 {
-        let n = self.blocks.len() as u32;
-        if device(cpu, block.phys) || block.second.is_some_and(|second| device(cpu, second)) {
-            // Nobody says when a device's bytes change: they are decoded every time.
-            self.blocks.push(Block { alive: false, ..block });
-            return n;
-        }
-        cpu.mark_code(block.phys);
-        self.by_page.entry(block.phys >> 12).or_default().push(n);
-        if let Some(second) = block.second {
-            cpu.mark_code(second);
-            self.by_page.entry(second >> 12).or_default().push(n);
-        }
-        self.map.insert((block.phys, block.ctx), n);
-        self.blocks.push(block);
+    fn insert_passing(&mut self, mut block: Block<X>) -> u32 {
+        block.alive = false;
+        let n = self.place(block);
+        self.lost = Some(n);
         n
     }
 
+    /// Puts a block under a number: that of a dead one, if there is any.
+    fn place(&mut self, block: Block<X>) -> u32 {
+        self.free.extend(self.lost.take());
+        if let Some(n) = self.free.pop()
+            && let Some(slot) = self.blocks.get_mut(n as usize)
+        {
+            *slot = block;
+            return n;
+        }
+        self.blocks.push(block);
+        (self.blocks.len() - 1) as u32
+    }
+
+    fn insert(&mut self, cpu: &mut Cpu, block: Block<X>) -> u32 {
+        let (phys, ctx, second) = (block.phys, block.ctx, block.second);
+        // Nobody says when a device's bytes change: they are decoded every time.
+        if device(cpu, phys) || second.is_some_and(|second| device(cpu, second)) {
+            return self.insert_passing(block);
+        }
+        let n = self.place(block);
+        for page in [Some(phys), second].into_iter().flatten() {
+            cpu.mark_code(page);
+            self.by_page.entry(page >> 12).or_default().push(n);
+        }
+        self.map.insert((phys, ctx), n);
+        n
+    }
+
+    /// Forgets a block. Its page lists are the caller's: it may be at work on them.
     fn kill(&mut self, n: u32) {
-        if let Some(b) = self.blocks.get_mut(n as usize) {
-            b.alive = false;
-            let key = (b.phys, b.ctx);
-            if self.map.get(&key) == Some(&n) {
-                self.map.remove(&key);
-            }
-            let slot = &mut self.fast[fast_index(key.0)];
-            if slot.block == n {
-                *slot = NOWHERE;
-            }
+        let Some(b) = self.blocks.get_mut(n as usize).filter(|b| b.alive) else { return };
+        b.alive = false;
+        b.steps = Box::default();
+        let key = (b.phys, b.ctx);
+        if self.map.get(&key) == Some(&n) {
+            self.map.remove(&key);
+        }
+        let slot = &mut self.fast[fast_index(key.0)];
+        if slot.block == n {
+            *slot = NOWHERE;
+        }
+        self.free.push(n);
+    }
+
+    fn unlist(&mut self, n: u32, page: u64) {
+        if let Some(list) = self.by_page.get_mut(&(page >> 12)) {
+            list.retain(|m| *m != n);
         }
     }
 
@@ -383,14 +512,20 @@ impl<X: Execute> Blocks<X> {
             return;
         };
         let hit = |b: &Block<X>| {
-            let in_first = at < b.phys + b.bytes && b.phys < at + len;
-            let in_second = b.second.is_some_and(|s| at >> 12 == s >> 12 && at & 0xfff < (b.phys + b.bytes) & 0xfff);
+            let end = b.phys + u64::from(b.bytes);
+            let in_first = at < end && b.phys < at + len;
+            let in_second = b.second.is_some_and(|s| at >> 12 == s >> 12 && at & 0xfff < end & 0xfff);
             in_first || in_second
         };
         let (dead, rest): (Vec<u32>, Vec<u32>) =
             list.iter().partition(|n| self.blocks.get(**n as usize).is_none_or(|b| !b.alive || hit(b)));
         for n in dead {
+            let mut pages = self.blocks.get(n as usize).into_iter().flat_map(|b| [Some(b.phys), b.second]).flatten();
+            let other = pages.find(|page| page >> 12 != at >> 12);
             self.kill(n);
+            if let Some(page) = other {
+                self.unlist(n, page);
+            }
         }
         if rest.is_empty() {
             self.by_page.remove(&(at >> 12));
@@ -406,6 +541,8 @@ impl<X: Execute> Blocks<X> {
             self.leave_page(cpu, page);
         }
         self.blocks.clear();
+        self.free.clear();
+        self.lost = None;
         self.map.clear();
         self.by_page.clear();
         self.fast.fill(NOWHERE);
@@ -435,6 +572,28 @@ impl<X: Execute> Blocks<X> {
         }
         Ok(insn)
     }
+}
+
+/// Runs the instructions of a block. False when one faulted or asked for attention: then the rest was not run.
+#[inline(always)]
+fn run_steps<X: Execute>(cpu: &mut Cpu, steps: &[Step<X>], retired: &mut u64) -> bool {
+    let count = steps.len();
+    cpu.state.budget -= count as i64;
+    for (at, step) in steps.iter().enumerate() {
+        let result = run_insn::<X>(cpu, &step.code, &step.insn);
+        // What an instruction asks for is looked at before the next one, in every engine.
+        if result.is_err() || cpu.state.attention != 0 {
+            let left = count - 1 - at;
+            cpu.state.budget += left as i64;
+            *retired += (count - left) as u64;
+            if let Err(fault) = result {
+                cpu.raise(fault);
+            }
+            return false;
+        }
+    }
+    *retired += count as u64;
+    true
 }
 
 /// Runs one instruction; on a fault the instruction pointer and the stack pointer are what they were before it.

@@ -16,6 +16,7 @@ pub mod interp;
 pub mod ir_engine;
 mod memory;
 mod mmu;
+mod reach;
 mod segments;
 pub mod state;
 pub mod system;

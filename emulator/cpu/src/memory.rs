@@ -31,6 +31,14 @@ struct Pieces {
     len: u8,
 }
 
+/// The rest of a page of plain RAM.
+struct Bulk {
+    host: *mut u8,
+    room: u64,
+    /// It has translated code: its physical address. Whoever writes has to say so.
+    code: Option<u64>,
+}
+
 impl Cpu {
     /// The linear address of `size` bytes at `seg:offset`, checked against the segment.
     #[inline(always)]
@@ -173,17 +181,15 @@ impl Cpu {
         if self.checks_alignment() && access != Access::Fetch && linear & (u64::from(size.min(8)) - 1) != 0 {
             return Err(Fault::with_error(vector::AC, 0));
         }
-        let user = self.user();
         let room = 0x1000 - (linear & 0xfff);
-        let first = self.translate(linear, access, user)?;
-        self.fill(linear, first.phys, access);
-        self.note_large(linear, first.bits);
+        let first = self.translate_again(linear, access)?;
+        self.fill(linear, first, access);
         if u64::from(size) <= room {
-            return Ok(Pieces { first: first.phys, second: 0, len: size });
+            return Ok(Pieces { first, second: 0, len: size });
         }
         let next = self.wrap_linear(linear.wrapping_add(room));
-        let second = self.translate(next, access, user)?;
-        Ok(Pieces { first: first.phys, second: second.phys, len: room as u8 })
+        let second = self.translate_again(next, access)?;
+        Ok(Pieces { first, second, len: room as u8 })
     }
 
     pub(crate) fn wrap_linear(&self, linear: u64) -> u64 {
@@ -283,17 +289,21 @@ impl Cpu {
         Ok(self.pieces(seg, linear, 1, access)?.first)
     }
 
-    /// The host address of the rest of the page from a linear address on, when it is plain RAM that the fast path may
-    /// use now, and how many bytes that is.
-    fn bulk(&mut self, seg: Seg, linear: u64, write: bool) -> Result<Option<(*mut u8, u64)>, Fault> {
+    /// The host address of the rest of the page from a linear address on, when it is plain RAM, and how many bytes that is.
+    fn bulk(&mut self, seg: Seg, linear: u64, write: bool) -> Result<Option<Bulk>, Fault> {
         let at = tlb::index(linear);
         let entry = |c: &Cpu| if write { c.state.tlb.write[at] } else { c.state.tlb.read[at] };
-        let mut host = self.hit(&entry(self), linear, 1);
-        if host.is_none() {
-            self.translate_data(seg, linear, write)?;
-            host = self.hit(&entry(self), linear, 1);
+        let room = 0x1000 - (linear & 0xfff);
+        if let Some(host) = self.hit(&entry(self), linear, 1) {
+            return Ok(Some(Bulk { host, room, code: None }));
         }
-        Ok(host.map(|h| (h, 0x1000 - (linear & 0xfff))))
+        let phys = self.translate_data(seg, linear, write)?;
+        if let Some(host) = self.hit(&entry(self), linear, 1) {
+            return Ok(Some(Bulk { host, room, code: None }));
+        }
+        let simple = write && self.has_code(phys) && !self.data_breakpoints() && !self.checks_alignment();
+        let host = self.ram.host(Phys(phys), room).filter(|_| simple);
+        Ok(host.map(|host| Bulk { host, room, code: Some(phys) }))
     }
 
     /// How many elements of `size` bytes from `seg:offset` up, `most` at the most, pass the segment check as one range
@@ -319,12 +329,12 @@ impl Cpu {
         if n == 0 || m == 0 || (!self.code64() && self.state.seg[to.0 as usize].write_end == 0) {
             return Ok(0);
         }
-        let Some((src, src_room)) = self.bulk(from.0, source, false)? else { return Ok(0) };
+        let Some(Bulk { host: src, room: src_room, .. }) = self.bulk(from.0, source, false)? else { return Ok(0) };
         if src_room < u64::from(size) {
             // The source goes on in the next page, whose fault comes before the destination's.
             return Ok(0);
         }
-        let Some((dst, dst_room)) = self.bulk(to.0, target, true)? else { return Ok(0) };
+        let Some(Bulk { host: dst, room: dst_room, code }) = self.bulk(to.0, target, true)? else { return Ok(0) };
         let count = most.min(src_room / u64::from(size)).min(dst_room / u64::from(size));
         let bytes = count as usize * usize::from(size);
         let ahead = (dst as usize).wrapping_sub(src as usize);
@@ -334,6 +344,9 @@ impl Cpu {
         }
         // SAFETY: both ranges lie inside one page of guest RAM each, as `bulk` says; they may overlap.
         unsafe { std::ptr::copy(src, dst, bytes) };
+        if let Some(phys) = code.filter(|_| bytes > 0) {
+            self.note_write(phys, bytes as u64);
+        }
         Ok(count)
     }
 
@@ -343,8 +356,11 @@ impl Cpu {
         if n == 0 || (!self.code64() && self.state.seg[to.0 as usize].write_end == 0) {
             return Ok(0);
         }
-        let Some((dst, room)) = self.bulk(to.0, target, true)? else { return Ok(0) };
+        let Some(Bulk { host: dst, room, code }) = self.bulk(to.0, target, true)? else { return Ok(0) };
         let count = most.min(room / u64::from(size));
+        if let Some(phys) = code.filter(|_| count > 0) {
+            self.note_write(phys, count * u64::from(size));
+        }
         let bytes = value.to_le_bytes();
         let uniform = bytes[..usize::from(size)].iter().all(|b| *b == bytes[0]);
         // SAFETY: `count * size` bytes from `dst` lie inside one page of guest RAM, as `bulk` says.

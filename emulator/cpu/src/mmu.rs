@@ -34,6 +34,7 @@ mod pte {
     pub const A: u64 = 1 << 5;
     pub const D: u64 = 1 << 6;
     pub const PS: u64 = 1 << 7;
+    pub const G: u64 = 1 << 8;
     pub const NX: u64 = 1 << 63;
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct Page {
     pub phys: u64,
     /// log2 of the page size.
     pub bits: u32,
+    /// A global page of supervisors: loads of CR3 leave its translation alone.
+    pub global: bool,
 }
 
 /// TLB contexts: which 10-bit number stands for which address space. Switching back to an address space whose number is
@@ -104,13 +107,14 @@ impl Cpu {
     /// Forgets all translations of all contexts.
     pub fn flush_tlb(&mut self) {
         self.state.tlb.clear();
+        self.reach.clear();
         let (flushes, flushed) = (self.contexts.flushes, self.contexts.flushed);
         self.contexts = Contexts { flushes, flushed, ..Contexts::default() };
         self.contexts.log(Contexts::ALL);
         self.update_tlb_key();
     }
 
-    /// Forgets the translations of the current context. Global pages go too, which software cannot tell.
+    /// Forgets the translations of the current context; those of global pages may stay.
     pub fn flush_context(&mut self) {
         if self.contexts.next > Contexts::LAST {
             self.flush_tlb();
@@ -166,6 +170,9 @@ impl Cpu {
             self.flush_tlb();
         } else {
             self.state.tlb.clear_page(linear);
+            let c = &self.contexts;
+            let known = c.by_pcid.iter().filter(|(p, _)| *p != Contexts::NO_PCID).map(|(_, n)| *n);
+            self.reach.clear_page(linear, known.chain([c.current]));
             self.contexts.log(linear & !0xfff);
         }
     }
@@ -221,10 +228,31 @@ impl Cpu {
         self.cpl == 3
     }
 
+    /// Translates as [`Cpu::translate`] does, for an access with the current rights: what an earlier walk found is not walked again.
+    #[inline]
+    pub(crate) fn translate_again(&mut self, linear: u64, access: Access) -> Result<u64, Fault> {
+        let key = self.state.tlb_key;
+        if let Some(frame) = self.reach.find(linear, key, access) {
+            return Ok(frame | linear & 0xfff);
+        }
+        let page = self.translate(linear, access, self.user())?;
+        self.note_large(linear, page.bits);
+        if self.cr0 & cr0::PG != 0 {
+            self.reach.add(linear, key, access, page.phys, page.global);
+        }
+        Ok(page.phys)
+    }
+
+    /// Whether code at a linear address is known to be in a global page: see [`Page::global`].
+    #[must_use]
+    pub fn is_global_code(&self, linear: u64) -> bool {
+        self.reach.is_global(linear, self.state.tlb_key, Access::Fetch)
+    }
+
     /// Translates a linear address and checks the access. `user` says by whose rights; sets accessed and dirty bits.
     pub(crate) fn translate(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
         if self.cr0 & cr0::PG == 0 {
-            return Ok(Page { phys: linear & self.address_lines(), bits: 12 });
+            return Ok(Page { phys: linear & self.address_lines(), bits: 12, global: false });
         }
         if self.cr4 & cr4::PAE == 0 {
             self.walk_32(linear as u32, access, user)
@@ -281,6 +309,12 @@ impl Cpu {
         old & bits == bits || matches!(self.ram.compare_exchange(Phys(at & PHYS_MASK), size, old, old | bits), Some(Ok(_)))
     }
 
+    /// Whether the page of an entry is global and for supervisors. Global pages of users are treated as others: their rights
+    /// may depend on more than the entry.
+    fn is_global(&self, entry: u64, rights: u64) -> bool {
+        entry & pte::G != 0 && self.cr4 & cr4::PGE != 0 && rights & pte::U == 0
+    }
+
     fn walk_32(&mut self, linear: u32, access: Access, user: bool) -> Result<Page, Fault> {
         let fail = |cpu: &mut Cpu, why| Err(cpu.page_fault(linear.into(), access, user, why));
         loop {
@@ -302,7 +336,8 @@ impl Cpu {
                     continue;
                 }
                 let base = pde & 0xffc0_0000 | (pde >> 13 & 0xff) << 32;
-                return Ok(Page { phys: base | u64::from(linear & 0x3f_ffff), bits: 22 });
+                let global = self.is_global(pde, pde);
+                return Ok(Page { phys: base | u64::from(linear & 0x3f_ffff), bits: 22, global });
             }
             let pte_at = (pde & 0xffff_f000) + u64::from(linear >> 12 & 0x3ff) * 4;
             let entry = self.entry(pte_at, 4);
@@ -313,7 +348,8 @@ impl Cpu {
                 return fail(self, error::P);
             }
             if self.mark(pde_at, 4, pde, pte::A) && self.mark(pte_at, 4, entry, pte::A | dirty) {
-                return Ok(Page { phys: entry & 0xffff_f000 | u64::from(linear & 0xfff), bits: 12 });
+                let global = self.is_global(entry, pde & entry);
+                return Ok(Page { phys: entry & 0xffff_f000 | u64::from(linear & 0xfff), bits: 12, global });
             }
         }
     }
@@ -372,7 +408,8 @@ impl Cpu {
                     }
                 }
                 let offset = (1u64 << bits) - 1;
-                return Ok(Page { phys: entry & PHYS_MASK & !0xfff & !offset | linear & offset, bits });
+                let global = self.is_global(entry, rights);
+                return Ok(Page { phys: entry & PHYS_MASK & !0xfff & !offset | linear & offset, bits, global });
             }
             return Err(self.page_fault(linear, access, user, 0));
         }

@@ -108,6 +108,7 @@ const KEYS: &[(&str, Set)] = &[
     ("timeout", |o, v| v.number().and_then(|n| units::parse_seconds(&n).map_err(|e| e.to_string())).map(|t| o.timeout = Some(t))),
     ("stats", |o, v| v.parsed(str::parse).map(|s| o.stats = Some(s))),
     ("clock", |o, v| v.parsed(str::parse).map(|c| o.clock = Some(c))),
+    ("code-cache", |o, v| v.parsed(str::parse).map(|c| o.code_cache = Some(c))),
     ("log", |o, v| v.text().map(|t| o.log = Some(t.into()))),
     ("no-reboot", |o, v| v.flag().map(|b| o.no_reboot = b)),
 ];
@@ -196,7 +197,7 @@ fn check_name(name: String) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{ClockKind, EngineKind, Serial, Stats, Unpack};
+    use crate::options::{ClockKind, CodeCache, EngineKind, Serial, Stats, Unpack};
     use std::time::Duration;
 
     fn read(text: &str) -> Result<Vec<MachineConfig>, String> {
@@ -221,6 +222,7 @@ mod tests {
             stats = "json"
             clock = "instructions"
             cpus = 4
+            code-cache = "code"
             log = "egret.log"
             no-reboot = true
             [[machine]]
@@ -244,6 +246,7 @@ mod tests {
             stats: Some(Stats::Json),
             clock: Some(ClockKind::Instructions),
             cpus: Some(4),
+            code_cache: Some(CodeCache::Dir(dir.join("code"))),
             log: Some(dir.join("egret.log")),
             no_reboot: true,
         };

@@ -123,6 +123,22 @@ impl FromStr for Serial {
     }
 }
 
+/// Where compiled code is kept for later runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodeCache {
+    /// Nowhere.
+    Off,
+    /// In a directory.
+    Dir(PathBuf),
+}
+
+impl FromStr for CodeCache {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "off" { CodeCache::Off } else { CodeCache::Dir(text.into()) })
+    }
+}
+
 /// The options of one machine; `None` leaves the default.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct MachineOptions {
@@ -152,6 +168,8 @@ pub struct MachineOptions {
     pub stats: Option<Stats>,
     /// What guest time follows.
     pub clock: Option<ClockKind>,
+    /// Where compiled code is kept for later runs.
+    pub code_cache: Option<CodeCache>,
     /// A file for Egret's own messages about the machine.
     pub log: Option<PathBuf>,
     /// Ends the machine where it would reset.
@@ -189,6 +207,7 @@ impl MachineOptions {
         put("timeout", self.timeout.map(|t| t.as_secs_f64().to_string().into()));
         put("stats", self.stats.map(|s| s.word().into()));
         put("clock", self.clock.map(|c| c.word().into()));
+        put("code-cache", self.code_cache.as_ref().map(|c| if let CodeCache::Dir(dir) = c { dir.into() } else { "off".into() }));
         put("log", path(&self.log));
         if self.no_reboot {
             args.push("--no-reboot".into());
@@ -206,7 +225,11 @@ impl MachineOptions {
             Some(Serial::File(path)) => Some(path),
             _ => None,
         };
-        for path in [self.kernel.as_mut(), self.initrd.as_mut(), self.log.as_mut(), serial].into_iter().flatten() {
+        let cache = match &mut self.code_cache {
+            Some(CodeCache::Dir(path)) => Some(path),
+            _ => None,
+        };
+        for path in [self.kernel.as_mut(), self.initrd.as_mut(), self.log.as_mut(), serial, cache].into_iter().flatten() {
             *path = folder.join(&*path);
         }
     }

@@ -10,12 +10,13 @@ use crate::console::terminal::say;
 use crate::progress::Progress;
 use egret_cpu::{Engine, Interp};
 use egret_hypervisor::exit::ExitCode;
-use egret_hypervisor::options::{ClockKind, EngineKind, MachineOptions};
-use egret_jit::JitEngine;
+use egret_hypervisor::options::{ClockKind, CodeCache, EngineKind, MachineOptions};
+use egret_jit::{JitEngine, Options, StoreSettings};
 use egret_machine::{ClockSource, Config, Image, Lockstep, Machine, MachineError, Stop, pc::Parts};
 use output::Output;
 use session::{Session, Stopper};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use words::Words;
 
@@ -60,15 +61,33 @@ fn engines(options: &MachineOptions, words: &mut Words) -> Result<Engines, Refus
     }
     // What is compiled when must not depend on the host's speed if every run is to be the same.
     let foreground = options.clock == Some(ClockKind::Instructions);
-    let first = engine(options.engine, foreground, words)?;
-    let others = (1..cpus).map(|_| engine(options.engine, foreground, words)).collect::<Result<_, _>>()?;
+    let first = engine(options, foreground, words)?;
+    let others = (1..cpus).map(|_| engine(options, foreground, words)).collect::<Result<_, _>>()?;
     Ok((first, others))
 }
 
+/// The environment variable that replaces the user's cache directory for Egret.
+const CACHE_DIR_VARIABLE: &str = "EGRET_CACHE_DIR";
+/// Most bytes of code that are kept between runs.
+const CODE_CACHE_LIMIT: u64 = 256 << 20;
+
+/// Where compiled code is kept between runs.
+fn code_cache(options: &MachineOptions) -> Option<StoreSettings> {
+    let dir = match &options.code_cache {
+        Some(CodeCache::Off) => None,
+        Some(CodeCache::Dir(dir)) => Some(dir.clone()),
+        None => {
+            let own = std::env::var_os(CACHE_DIR_VARIABLE).filter(|d| !d.is_empty()).map(PathBuf::from);
+            own.or_else(|| dirs::cache_dir().map(|d| d.join("egret"))).map(|d| d.join("code"))
+        }
+    };
+    dir.map(|dir| StoreSettings { dir, limit: CODE_CACHE_LIMIT })
+}
+
 /// The engine of a name; without one the JIT, or the interpreter where there is no compiler for the host.
-fn engine(kind: Option<EngineKind>, foreground: bool, words: &mut Words) -> Result<Box<dyn Engine>, Refused> {
-    let jit = || JitEngine::with(egret_jit::Options { foreground, ..egret_jit::Options::default() }).map(Box::new);
-    Ok(match kind {
+fn engine(options: &MachineOptions, foreground: bool, words: &mut Words) -> Result<Box<dyn Engine>, Refused> {
+    let jit = || JitEngine::with(Options { foreground, store: code_cache(options), ..Options::default() }).map(Box::new);
+    Ok(match options.engine {
         Some(EngineKind::Interp) => Box::new(Interp::default()),
         Some(EngineKind::Jit) => jit().map_err(Refused::input)?,
         Some(EngineKind::Lockstep) => Box::new(Lockstep::new(jit().map_err(Refused::input)?)),

@@ -2,7 +2,7 @@
 
 use super::{Fl, Inherited, Lower, Lv};
 use crate::region::{End, Target};
-use crate::vm::{CallSite, JUMPS, Jump, PAGE_JUMPS, Stubs, Vm, exit};
+use crate::vm::{CallSite, Entry, JUMPS, Jump, PAGE_JUMPS, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
@@ -108,16 +108,33 @@ impl Lower<'_, '_> {
         self.b.switch_to_block(out);
         let code = self.b.block_params(out)[0];
         self.b.ins().return_(&[code]);
-        self.chain();
-    }
-
-    /// Goes on at an instruction pointer outside: through the jump cache if it knows it and the budget lasts.
-    fn chain(&mut self) {
         let chain = self.chain_to;
         self.b.switch_to_block(chain);
         let [rip, budget] = self.b.block_params(chain)[..] else { return };
         self.store_state(rip, offset_of!(State, rip));
         self.store_state(budget, offset_of!(State, budget));
+        let ctx = self.iconst(u64::from(self.ctx().0));
+        self.chain(rip, budget, ctx);
+        if self.calls.is_empty() {
+            return;
+        }
+        let called = self.called_to;
+        self.b.switch_to_block(called);
+        let status = self.b.block_params(called)[0];
+        let moved = self.b.ins().icmp_imm_s(IntCC::Equal, status, exit::MOVED as i64);
+        let on = self.b.create_block();
+        self.b.ins().brif(moved, on, &[], out, &[status.into()]);
+        self.b.seal_block(on);
+        self.b.switch_to_block(on);
+        let rip = self.load_state(I64, offset_of!(State, rip));
+        let budget = self.load_state(I64, offset_of!(State, budget));
+        let ctx = self.load_state(I32, offset_of!(State, ctx));
+        let ctx = self.b.ins().uextend(I64, ctx);
+        self.chain(rip, budget, ctx);
+    }
+
+    /// Goes on at an instruction pointer outside: through the jump cache if it knows it and the budget lasts.
+    fn chain(&mut self, rip: Value, budget: Value, ctx: Value) {
         let next = self.iconst(exit::NEXT);
         let link = self.iconst(exit::LINK);
         let (look, go) = (self.b.create_block(), self.b.create_block());
@@ -140,16 +157,18 @@ impl Lower<'_, '_> {
         let jump = self.b.ins().iadd(vm, offset);
         let field = |l: &mut Self, at: usize| l.b.ins().load(I64, l.places.vm, jump, (offset_of!(Vm, jumps) + at) as i32);
         let (known, valid) = (field(self, offset_of!(Jump, rip)), field(self, offset_of!(Jump, key)));
-        let (code, entry) = (field(self, offset_of!(Jump, code)), field(self, offset_of!(Jump, entry)));
+        let (mask, entry) = (field(self, offset_of!(Jump, mask)), field(self, offset_of!(Jump, entry)));
         let tlb_key = self.load_state(I64, offset_of!(State, tlb_key));
-        let ctx = self.iconst(u64::from(self.ctx().0) << 16);
+        let ctx = self.b.ins().ishl_imm_u(ctx, 16);
         let key = self.b.ins().bor(tlb_key, ctx);
         let other = self.b.ins().bxor(known, rip);
         let stale = self.b.ins().bxor(valid, key);
+        let stale = self.b.ins().band(stale, mask);
         let miss = self.b.ins().bor(other, stale);
         self.b.ins().brif(miss, out, &[link.into()], go, &[]);
         self.b.seal_block(go);
         self.b.switch_to_block(go);
+        let code = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, code) as i32);
         self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
     }
 
@@ -327,7 +346,7 @@ impl Lower<'_, '_> {
 
     /// Runs the instruction's function on the CPU.
     pub(super) fn call(&mut self) {
-        let Some((_, insn)) = self.insn else { return };
+        let Some((offset, insn)) = self.insn else { return };
         self.store_dirty();
         self.settle_flags();
         self.checked.clear();
@@ -339,23 +358,23 @@ impl Lower<'_, '_> {
         self.b.def_var(self.budget, budget);
         self.executed = 0;
         let site = (self.calls.len() * size_of::<CallSite>()) as i64;
-        self.calls.push(insn);
+        self.calls.push((offset, insn));
         let sites = self.b.use_var(self.calls_at);
         let site = self.b.ins().iadd_imm_s(sites, site);
         self.call_stub(offset_of!(Stubs, call), [site, site, site]);
         let status = self.load_state(I32, offset_of!(State, status));
         let code = self.b.ins().uextend(I64, status);
         if self.region.blocks[self.block].end == End::Dynamic && self.is_last() {
-            let next = self.iconst(exit::NEXT);
-            let code = self.b.ins().select(status, code, next);
-            let out = self.return_to;
-            self.jump(out, &[code]);
+            let moved = self.iconst(exit::MOVED);
+            let code = self.b.ins().select(status, code, moved);
+            let called = self.called_to;
+            self.jump(called, &[code]);
             self.ended = true;
             return;
         }
         let on = self.b.create_block();
-        let out = self.return_to;
-        self.b.ins().brif(status, out, &[code.into()], on, &[]);
+        let called = self.called_to;
+        self.b.ins().brif(status, called, &[code.into()], on, &[]);
         self.b.seal_block(on);
         self.b.switch_to_block(on);
         let after = self.live[self.block].after_calls.get(self.called).copied().unwrap_or_default();

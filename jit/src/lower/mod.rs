@@ -130,12 +130,14 @@ pub(crate) struct Lower<'a, 'f> {
     op_at: usize,
     /// Vectors that are an integer in the low half, zero above.
     ints: FxHashMap<Value, Value>,
-    /// Instructions for [`crate::vm::CallSite`]s.
-    calls: Vec<Insn>,
+    /// Instructions for [`crate::vm::CallSite`]s, with their offsets in the page.
+    calls: Vec<(u16, Insn)>,
     /// The ways out that all blocks share: with (code, offset, budget), with (rip, budget), with (code).
     leave_to: ClifBlock,
     chain_to: ClifBlock,
     return_to: ClifBlock,
+    /// What follows a call that did not just do its work: with (status).
+    called_to: ClifBlock,
 
     /// The block being lowered.
     block: usize,
@@ -176,7 +178,7 @@ pub(crate) struct Lower<'a, 'f> {
 }
 
 /// Lowers a region into the builder's function: the instructions that need call sites.
-pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: TargetFrontendConfig) -> Vec<Insn> {
+pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: TargetFrontendConfig) -> Vec<(u16, Insn)> {
     let mut l = Lower::new(builder, region, config);
     l.entries();
     for n in 0..region.blocks.len() {
@@ -226,6 +228,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         let leave_to = shared(&[I64, I64, I64]);
         let chain_to = shared(&[I64, I64]);
         let return_to = shared(&[I64]);
+        let called_to = shared(&[I64]);
         let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
         Lower {
             calls_at: var(&mut b, I64),
@@ -255,6 +258,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             leave_to,
             chain_to,
             return_to,
+            called_to,
             block: 0,
             vals: Vec::new(),
             limits: Vec::new(),

@@ -88,7 +88,9 @@ fn repeat(cpu: &mut Cpu, i: &Insn, mut body: impl FnMut(&mut Cpu, &Run, u64) -> 
         if stop || !run.rep {
             return Ok(());
         }
-        budget = if cpu.state.attention & attention::CODE_WRITE != 0 { 0 } else { budget.saturating_sub(done) };
+        // Code that it writes over is dropped before the next instruction. This one goes on: how often it comes to a stop
+        // must not depend on what is cached.
+        budget = budget.saturating_sub(done);
         if budget == 0 && run.remaining(cpu) == 0 {
             return Ok(());
         }

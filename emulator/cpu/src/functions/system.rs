@@ -62,7 +62,12 @@ fn sti(cpu: &mut Cpu, _i: &Insn) -> Result<(), Fault> {
     }
     if !cpu.flag(rflags::IF) {
         cpu.state.system_flags |= rflags::IF;
-        cpu.state.attention |= attention::SHADOW | attention::INTERRUPT;
+        if cpu.held || cpu.state.attention != 0 {
+            cpu.state.attention |= attention::SHADOW | attention::INTERRUPT;
+        } else {
+            // Whoever wants to interrupt looks at it.
+            cpu.after_sti = Some((cpu.state.rip, cpu.state.budget));
+        }
     }
     Ok(())
 }
