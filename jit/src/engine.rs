@@ -55,12 +55,17 @@ impl Default for Options {
             threshold: 200,
             foreground: false,
             unreached: false,
-            threads: 1,
+            threads: compile_threads(),
             code_memory: 128 << 20,
             tuning: Tuning::default(),
             store: None,
         }
     }
+}
+
+/// One host thread is the guest's; what the host has beside it compiles, up to a few.
+fn compile_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).clamp(1, 3))
 }
 
 /// Segments that code memory is evicted by.
@@ -369,7 +374,11 @@ impl JitEngine {
             Some(pages) => {
                 for page in pages {
                     let first = jump_index(page) & !((1 << PAGE_JUMPS) - 1);
-                    self.vm.jumps[first..first + (1 << PAGE_JUMPS)].fill(Jump::EMPTY);
+                    for jump in &mut self.vm.jumps[first..first + (1 << PAGE_JUMPS)] {
+                        if jump.rip >> 12 == page >> 12 {
+                            *jump = Jump::EMPTY;
+                        }
+                    }
                 }
             }
             None => self.clear_jumps(),

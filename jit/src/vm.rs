@@ -25,7 +25,7 @@ pub mod exit {
 /// Entries of the jump cache.
 pub const JUMPS: usize = 16384;
 /// log2 of the jump cache's entries for one page.
-pub const PAGE_JUMPS: u32 = 6;
+pub const PAGE_JUMPS: u32 = 8;
 
 /// Where compiled code for a linear address is.
 #[repr(C)]
