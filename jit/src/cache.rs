@@ -47,7 +47,7 @@ const NOWHERE: Fast = Fast { phys: u64::MAX, ctx: Ctx(0), found: None };
 
 /// What happened to a block: its physical address, its context, and whether there is code for it now.
 pub type Change = (u64, Ctx, bool);
-const FAST: usize = 1 << 12;
+const FAST: usize = 1 << 14;
 
 /// All installed regions.
 pub struct Cache {
