@@ -392,7 +392,7 @@ fn continues(i: &Insn) -> bool {
     );
     let io = matches!(i.mnemonic, In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd);
     let flags = matches!(i.mnemonic, Cli | Sti | Popf | Popfd | Popfq | Stac | Clac);
-    let system = matches!(i.mnemonic, Rdmsr | Wrmsr | Swapgs | Invlpg | Invpcid | Clts | Mov | Rdtscp | Pause | Ldmxcsr);
+    let system = matches!(i.mnemonic, Rdmsr | Wrmsr | Swapgs | Invlpg | Pause | Ldmxcsr);
     string || io || flags || system
 }
 
