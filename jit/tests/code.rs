@@ -367,10 +367,11 @@ fn no_page_is_writable_and_executable() {
                 a.jnz(again).unwrap();
                 a.hlt().unwrap();
             });
+            let foreground = options.foreground;
             let mut engine = JitEngine::with(options).expect("a compiler for this host");
             bench.cpu.state.budget = BUDGET;
             assert_eq!(Engine::run(&mut engine, &mut bench.cpu), Exit::Halt);
-            assert!(!options.foreground || engine.counters().regions > 0);
+            assert!(!foreground || engine.counters().regions > 0);
         }
         drop(guard);
         let (looks, most) = looks.join().expect("the map stays clean");
