@@ -153,18 +153,18 @@ impl Emit for Cpu {
     }
 
     fn load_y(&mut self, seg: Seg, offset: u64, aligned: bool) -> Result<(u128, u128), Fault> {
-        let linear = self.linear(seg, offset, 32, false)?;
-        if aligned && linear & 31 != 0 {
+        if aligned && self.misaligned(seg, offset, 32) {
             return Err(Fault::GP0);
         }
+        let linear = self.linear(seg, offset, 32, false)?;
         self.read_32(seg, linear)
     }
 
     fn store_y(&mut self, seg: Seg, offset: u64, aligned: bool, low: u128, high: u128) -> Result<(), Fault> {
-        let linear = self.linear(seg, offset, 32, true)?;
-        if aligned && linear & 31 != 0 {
+        if aligned && self.misaligned(seg, offset, 32) {
             return Err(Fault::GP0);
         }
+        let linear = self.linear(seg, offset, 32, true)?;
         self.write_32(seg, linear, low, high)
     }
 

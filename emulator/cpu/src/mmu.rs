@@ -222,6 +222,17 @@ impl Cpu {
         self.state.tlb_key & 3 == 3
     }
 
+    /// Runs an access of which alignment is not checked.
+    pub(crate) fn without_alignment<T>(&mut self, access: impl FnOnce(&mut Cpu) -> T) -> T {
+        let key = self.state.tlb_key;
+        if self.checks_alignment() {
+            self.state.tlb_key &= !2;
+        }
+        let result = access(self);
+        self.state.tlb_key = key;
+        result
+    }
+
     /// Whether CPL 3 rules apply to ordinary accesses now.
     #[inline]
     pub(crate) fn user(&self) -> bool {

@@ -311,7 +311,6 @@ impl Cpu {
         if self.long_mode() && cs.attr & SegReg::L != 0 {
             return if self.is_canonical(offset) { Ok(offset) } else { Err(Fault::GP0) };
         }
-        let offset = offset & 0xffff_ffff;
         if offset > u64::from(cs.limit) { Err(Fault::GP0) } else { Ok(offset) }
     }
 

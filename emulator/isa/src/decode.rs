@@ -40,13 +40,20 @@ pub fn decode(bytes: &[u8], ctx: Ctx, features: Features) -> Decoded {
     if insn.code() != Code::INVALID {
         // SDM Vol. 2, "Exceptions Type 13" and its kin: VEX means nothing in real mode and V86.
         let vex = insn.code().encoding() == EncodingKind::VEX && (!ctx.has(Ctx::PE) || ctx.has(Ctx::V86));
-        insn.set_code(if vex { Code::INVALID } else { on_this_cpu(insn.code(), features) });
+        let none = vex || bits != 64 && wide_element(&insn, bytes);
+        insn.set_code(if none { Code::INVALID } else { on_this_cpu(insn.code(), features) });
     }
     match decoder.last_error() {
         DecoderError::NoMoreBytes => Decoded::NeedMore,
         DecoderError::InvalidInstruction if too_long(bytes, bits, options(features)) => Decoded::TooLong,
         _ => Decoded::Insn(lower(&insn, ctx)),
     }
+}
+
+/// VPINSRQ and VPEXTRQ are #UD outside 64-bit mode; there VEX.W does not matter to other instructions (SDM Vol. 2, "PINSRB/PINSRD/PINSRQ").
+fn wide_element(insn: &Instruction, bytes: &[u8]) -> bool {
+    matches!(insn.code(), Code::VEX_Vpinsrd_xmm_xmm_rm32_imm8 | Code::VEX_Vpextrd_rm32_xmm_imm8)
+        && bytes.iter().position(|b| *b == 0xc4).and_then(|at| bytes.get(at + 2)).is_some_and(|b| b & 0x80 != 0)
 }
 
 /// Whether an instruction that iced calls invalid is so by its length alone: it goes on when a prefix that does not matter for
@@ -107,11 +114,17 @@ fn lower(insn: &Instruction, ctx: Ctx) -> Insn {
         let op = operand(insn, n, &mut out, &mut imms);
         out.ops[n as usize] = op;
     }
-    if insn.is_string_instruction() || matches!(insn.op1_kind(), OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI) {
+    if insn.is_string_instruction() || (0..insn.op_count()).any(|n| implied_memory(insn.op_kind(n))) {
         out.mem.seg = segment(insn.memory_segment()).filter(|s| mode != Mode::M64 || matches!(s, Seg::Fs | Seg::Gs)).unwrap_or(Seg::Ds);
     }
     out.width = main_width(insn, &out);
     out
+}
+
+/// A memory operand at a fixed register whose segment can be overridden.
+fn implied_memory(kind: OpKind) -> bool {
+    use OpKind as K;
+    matches!(kind, K::MemorySegSI | K::MemorySegESI | K::MemorySegRSI | K::MemorySegDI | K::MemorySegEDI | K::MemorySegRDI)
 }
 
 fn rep(insn: &Instruction) -> Rep {

@@ -69,7 +69,8 @@ fn width(s: Shape) -> u8 {
     s.bytes() as u8
 }
 
-/// VMASKMOVPS, VPMASKMOVD and the like (SDM Vol. 2, "VMASKMOV"): elements whose mask is clear cause no fault.
+/// VMASKMOVPS, VPMASKMOVD and the like (SDM Vol. 2, "VMASKMOV"): elements whose mask is clear cause no fault, and alignment
+/// is not checked.
 fn masked_move(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let Some(&VecInsn { op: Op::MaskedMove(shape), mem, .. }) = plan(i.code) else { return Err(Fault::UD) };
     cpu.require(Unit::Avx)?;
@@ -83,16 +84,16 @@ fn masked_move(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         let (source, _) = register(i.ops[2])?;
         let source = ymm(cpu, source);
         for n in (0..count).filter(|n| chosen(&mask, *n, size)) {
-            cpu.probe_write(i.mem.seg, place(n), size)?;
+            cpu.without_alignment(|cpu| cpu.probe_write(i.mem.seg, place(n), size))?;
         }
         for n in (0..count).filter(|n| chosen(&mask, *n, size)) {
-            cpu.write(i.mem.seg, place(n), size, element(&source, n, size))?;
+            cpu.without_alignment(|cpu| cpu.write(i.mem.seg, place(n), size, element(&source, n, size)))?;
         }
         return Ok(());
     }
     let mut result = [0; 8];
     for n in (0..count).filter(|n| chosen(&mask, *n, size)) {
-        let v = cpu.read(i.mem.seg, place(n), size)?;
+        let v = cpu.without_alignment(|cpu| cpu.read(i.mem.seg, place(n), size))?;
         set_element(&mut result, n, size, v);
     }
     let (target, _) = register(i.ops[0])?;
@@ -101,7 +102,7 @@ fn masked_move(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 }
 
 /// VPGATHERDD and the like (SDM Vol. 2, "VGATHERDPD/VGATHERQPD"): each element read clears its mask, so that after a fault the
-/// instruction goes on where it stopped.
+/// instruction goes on where it stopped. Alignment is not checked.
 fn gather(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let Some(&VecInsn { op: Op::Gather { index, data }, .. }) = plan(i.code) else { return Err(Fault::UD) };
     cpu.require(Unit::Avx)?;
@@ -121,7 +122,7 @@ fn gather(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
         if chosen(&left, n, size) {
             let index = w.sext(element(&indices, n, index_size));
             let at = base.wrapping_add(index.wrapping_shl(i.mem.scale.into())) & i.mem.width.mask();
-            match cpu.read(i.mem.seg, at, size) {
+            match cpu.without_alignment(|cpu| cpu.read(i.mem.seg, at, size)) {
                 Ok(v) => set_element(&mut result, n, size, v),
                 Err(fault) => {
                     outcome = Err(fault);

@@ -134,7 +134,11 @@ fn read_source(cpu: &mut Cpu, i: &Insn, p: X87Insn, address: Option<u64>) -> Res
     let Some(at) = address else { return Ok(0) };
     if p.stores() {
         // The operand is checked before the stack is touched.
-        cpu.probe_write(i.mem.seg, at, p.memory.bytes() as u8)?;
+        let size = p.memory.bytes() as u8;
+        cpu.probe_write(i.mem.seg, at, size.min(8))?;
+        if size > 8 {
+            cpu.probe_write(i.mem.seg, at.wrapping_add(8) & i.mem.width.mask(), size - 8)?;
+        }
         return Ok(0);
     }
     let mut bytes = [0; 16];
@@ -194,15 +198,6 @@ fn last_byte(at: u64, length: usize, aw: Width) -> u64 {
     if aw == Width::W { last } else { last & aw.mask() }
 }
 
-/// The alignment check of an x87 image, by its operand size (SDM Vol. 3, "Alignment Check Exception (#AC)").
-fn aligned(cpu: &mut Cpu, seg: Seg, at: u64, size: Width) -> Result<(), Fault> {
-    let linear = cpu.linear(seg, at, 1, false)?;
-    if cpu.checks_alignment() && linear & if size == Width::W { 1 } else { 3 } != 0 {
-        return Err(Fault::with_error(vector::AC, 0));
-    }
-    Ok(())
-}
-
 /// FLDENV, FNSTENV, FRSTOR, FNSAVE.
 fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     let format = EnvFormat::new(i.opsize != Width::W, cpu.real_mode() || cpu.v86());
@@ -212,15 +207,15 @@ fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     let loads = matches!(p.op, X87Op::LoadEnv | X87Op::LoadState);
     let whole = matches!(p.op, X87Op::LoadState | X87Op::StoreState { .. });
     let length = if whole { format.state_len() } else { format.env_len() };
-    // Zen 4 touches the first byte, then the last.
-    for place in [at, last_byte(at, length, aw)] {
+    // Zen 4 touches the first word, then the last byte.
+    let last = at.wrapping_add(length as u64 - 1) & aw.mask();
+    for (place, size) in [(at, word as u8), (last, 1)] {
         if loads {
-            cpu.read(seg, place, 1)?;
+            cpu.read(seg, place, size)?;
         } else {
-            cpu.probe_write(seg, place, 1)?;
+            cpu.probe_write(seg, place, size)?;
         }
     }
-    aligned(cpu, seg, at, i.opsize)?;
     match p.op {
         X87Op::LoadEnv => {
             let bytes = &mut bytes[..format.env_len()];
@@ -253,6 +248,7 @@ fn fx_address(cpu: &mut Cpu, i: &Insn) -> Result<u64, Fault> {
     }
     let at = cpu.offset(i, &i.mem);
     let linear = cpu.linear(i.mem.seg, at, 1, false)?;
+    cpu.canonical(i.mem.seg, linear, 1)?;
     if linear & 15 != 0 { Err(Fault::GP0) } else { Ok(at) }
 }
 

@@ -259,6 +259,8 @@ fn enter(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let (alloc, level) = (i.imm & 0xffff, i.imm2 & 31);
     let mut sp = cpu.gpr_w(SP, sw);
     let frame_at = sp.wrapping_sub(size) & sw.mask();
+    // With a 16-bit stack and 32-bit operands the frame pointer is all of ESP.
+    let frame = (cpu.gpr_w(SP, Width::Q) & !sw.mask() | frame_at) & w.mask();
     let bp = cpu.gpr_w(BP, w);
     // The display is pushed before anything is committed; a fault leaves registers alone, memory above SP may be written.
     sp = frame_at;
@@ -272,13 +274,13 @@ fn enter(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     }
     if level > 0 {
         sp = sp.wrapping_sub(size) & sw.mask();
-        cpu.write(Seg::Ss, sp, w.bytes(), frame_at & w.mask())?;
+        cpu.write(Seg::Ss, sp, w.bytes(), frame)?;
     }
     sp = sp.wrapping_sub(alloc) & sw.mask();
     // The manual: a write to the final stack pointer must be possible.
     cpu.probe_write(Seg::Ss, sp, w.bytes())?;
     cpu.set_gpr(SP, sw, sp);
-    cpu.set_gpr(BP, w, frame_at & w.mask());
+    cpu.set_gpr(BP, w, frame);
     Ok(())
 }
 

@@ -174,9 +174,13 @@ fn scas(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 fn cmps(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     repeat(cpu, i, |cpu, run, _| {
         let (first, second) = (cpu.gpr_w(SI, run.aw), cpu.gpr_w(DI, run.aw));
-        // Where both fault, Zen 4 reports the second operand.
-        let b = cpu.read(Seg::Es, second, run.w.bytes())?;
-        let a = cpu.read(run.seg, first, run.w.bytes())?;
+        let size = run.w.bytes();
+        // Where both fault, Zen 4 reports the second operand; with REPE and bytes the first.
+        if i.rep == Rep::Rep && size == 1 {
+            cpu.read(run.seg, first, size)?;
+        }
+        let b = cpu.read(Seg::Es, second, size)?;
+        let a = cpu.read(run.seg, first, size)?;
         let stop = compare(cpu, i, a, b);
         run.advance(cpu, SI, 1);
         run.advance(cpu, DI, 1);

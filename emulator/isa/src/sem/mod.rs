@@ -243,37 +243,40 @@ fn is_plain_call(i: &Insn) -> bool {
         || is_unit(i)
 }
 
-/// x87, MMX, SSE and AVX instructions: they may fault, but go on to the next instruction.
+/// x87, MMX, SSE and AVX instructions: they may fault, but go on to the next instruction. What loads MXCSR can change
+/// [`crate::insn::Ctx::FP_MASKED`].
 fn is_unit(i: &Insn) -> bool {
     use iced_x86::CpuidFeature as F;
-    i.code.cpuid_features().iter().any(|f| {
-        matches!(
-            f,
-            F::FPU
-                | F::FPU287
-                | F::FPU387
-                | F::MMX
-                | F::SSE
-                | F::SSE2
-                | F::SSE3
-                | F::SSSE3
-                | F::SSE4_1
-                | F::SSE4_2
-                | F::SSE4A
-                | F::AES
-                | F::PCLMULQDQ
-                | F::SHA
-                | F::AVX
-                | F::AVX2
-                | F::FMA
-                | F::F16C
-                | F::VAES
-                | F::VPCLMULQDQ
-                | F::CLFSH
-                | F::FXSR
-                | F::CMOV
-        )
-    })
+    let loads_mxcsr = matches!(i.mnemonic, M::Ldmxcsr | M::Vldmxcsr | M::Fxrstor | M::Fxrstor64);
+    !loads_mxcsr
+        && i.code.cpuid_features().iter().any(|f| {
+            matches!(
+                f,
+                F::FPU
+                    | F::FPU287
+                    | F::FPU387
+                    | F::MMX
+                    | F::SSE
+                    | F::SSE2
+                    | F::SSE3
+                    | F::SSSE3
+                    | F::SSE4_1
+                    | F::SSE4_2
+                    | F::SSE4A
+                    | F::AES
+                    | F::PCLMULQDQ
+                    | F::SHA
+                    | F::AVX
+                    | F::AVX2
+                    | F::FMA
+                    | F::F16C
+                    | F::VAES
+                    | F::VPCLMULQDQ
+                    | F::CLFSH
+                    | F::FXSR
+                    | F::CMOV
+            )
+        })
 }
 
 /// String instructions without REP. With it they may stop half-way, the instruction pointer still on them.

@@ -282,6 +282,15 @@ pub fn decoded(bytes: &[u8], mode: Mode) -> iced_x86::Instruction {
     Decoder::new(bits(mode), bytes, DecoderOptions::NONE).decode()
 }
 
+/// The first instruction in `bytes`, and where its constants are.
+#[must_use]
+pub fn decoded_with_offsets(bytes: &[u8], mode: Mode) -> (iced_x86::Instruction, iced_x86::ConstantOffsets) {
+    // The decoder knows the offsets only of what it has decoded itself.
+    let mut decoder = Decoder::new(bits(mode), bytes, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    (insn, decoder.get_constant_offsets(&insn))
+}
+
 impl Recipe {
     /// How to write `code` in `mode`; `None` when that cannot be.
     #[must_use]

@@ -1,8 +1,8 @@
 //! Programs out of encodings: code, placement, and a state in which it finds its operands.
 
-use super::encode::{Recipe, decoded};
+use super::encode::{Recipe, decoded, decoded_with_offsets};
 use super::program::{Program, base, high_sp, selectors};
-use super::rules::{acceptable, flags, undefined_result};
+use super::rules::{acceptable, flags, pointers, undefined_result};
 use super::slot::{CODE_ONE, CODE_TWO, PAGE, WINDOW};
 use super::values::Rng;
 use crate::conform::regs::RegFile;
@@ -81,6 +81,7 @@ impl Generator {
         if !defined(&insns, mode) {
             insns = vec![instruction(first, rng)?];
         }
+        straighten(&mut insns, mode);
         let mut text = Text { code: first.code, mode, at: CODE_ONE, insns };
         place(&mut text, rng);
         Some(text)
@@ -99,10 +100,35 @@ fn instruction(recipe: &Recipe, rng: &mut Rng) -> Option<Vec<u8>> {
     None
 }
 
+/// Branches into the middle of an instruction go to its end: what its bytes mean from there on, nobody has looked at.
+fn straighten(insns: &mut [Vec<u8>], mode: Mode) {
+    for n in 0..insns.len() {
+        let (here, rest) = insns.split_at_mut(n + 1);
+        let Some(bytes) = here.last_mut() else { return };
+        let (insn, at) = decoded_with_offsets(bytes, mode);
+        if !matches!(insn.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64) || !at.has_immediate() {
+            continue;
+        }
+        let ahead = insn.near_branch_target().wrapping_sub(insn.len() as u64);
+        let mut end = 0;
+        let Some(next) = rest.iter().find_map(|b| {
+            end += b.len() as u64;
+            (end >= ahead).then_some(end)
+        }) else {
+            continue;
+        };
+        if ahead != 0
+            && let Some(place) = bytes.get_mut(at.immediate_offset()..at.immediate_offset() + at.immediate_size())
+        {
+            let size = place.len();
+            place.copy_from_slice(&next.to_le_bytes()[..size]);
+        }
+    }
+}
+
 /// Branches go a little ahead; absolute addresses point at data.
 fn settle(bytes: &mut [u8], mode: Mode, rng: &mut Rng) {
-    let insn = decoded(bytes, mode);
-    let at = iced_x86::Decoder::new(super::encode::bits(mode), bytes, 0).get_constant_offsets(&insn);
+    let (insn, at) = decoded_with_offsets(bytes, mode);
     let mut put = |offset: usize, size: usize, value: u64| {
         if let Some(place) = bytes.get_mut(offset..offset + size) {
             place.copy_from_slice(&value.to_le_bytes()[..size]);
@@ -142,13 +168,22 @@ fn selector(mode: Mode, rng: &mut Rng) -> u16 {
 
 /// Whether no instruction depends on what an earlier one leaves undefined.
 fn defined(insns: &[Vec<u8>], mode: Mode) -> bool {
-    let mut undefined = 0;
+    let (mut undefined, mut noted) = (0, false);
     for (n, bytes) in insns.iter().enumerate() {
         let insn = decoded(bytes, mode);
         let f = flags(&insn, None);
         if f.reads & undefined != 0 || undefined_result(&insn, None) && n + 1 < insns.len() {
             return false;
         }
+        let (notes, stores) = pointers(&insn);
+        // The image has the host's MXCSR_MASK, which nothing must read again.
+        let image = matches!(insn.mnemonic(), M::Fxsave | M::Fxsave64) && n + 1 < insns.len();
+        // Where a far CALL out of 64-bit code pushes if RSP has more than 32 bits, the manual does not say.
+        let leaves = mode == Mode::M64 && n > 0 && insn.is_call_far_indirect();
+        if noted && stores || image || leaves {
+            return false;
+        }
+        noted |= notes;
         undefined = undefined & !f.writes | f.undefined;
     }
     true
@@ -218,10 +253,6 @@ fn state(text: &Text, rng: &mut Rng) -> Program {
     }
     if insns.iter().any(|i| matches!(i.mnemonic(), M::Fxsave | M::Fxsave64 | M::Fxrstor | M::Fxrstor64)) {
         // Whether a misaligned image is #AC or #GP is up to the implementation.
-        s.regs.rflags &= !(1 << 18);
-    }
-    if insns.iter().any(|i| i.encoding() == iced_x86::EncodingKind::VEX && (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory)) {
-        // The manual does not say which vector accesses are checked for alignment, and to what.
         s.regs.rflags &= !(1 << 18);
     }
     s.units();

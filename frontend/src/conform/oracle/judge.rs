@@ -3,13 +3,15 @@
 use super::encode::decoded;
 use super::program::{End, Outcome, Program};
 use super::rules::{flags, undefined_result};
-use super::slot::{PAGES, WINDOW};
+use super::slot::{HIGH_SP, PAGE, PAGES, WINDOW};
 use crate::conform::regs::flag_name;
 use egret_isa::insn::Mode;
 use iced_x86::{FlowControl, Mnemonic as M};
 
 /// Flags that are compared; RF belongs to the saved image of a fault only.
 const FLAGS: u64 = 0x24_4fd5;
+/// Where memory of Linux begins: it hides which of its own pages are present. The last page below the hole is one of them.
+const LINUX: u64 = 0x7fff_ffff_f000;
 /// Exceptions with an error code.
 const WITH_ERROR: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
 
@@ -94,25 +96,58 @@ fn end_text(end: End) -> String {
 fn same_end(host: End, got: End) -> bool {
     match (host, got) {
         (End::Fault(v, e, a), End::Fault(v2, e2, a2)) => {
-            // Linux hides which of its own pages are present.
-            let hidden = if v == 14 && a >> 47 != 0 { 1 } else { 0 };
+            let hidden = if v == 14 && a >= LINUX { 1 } else { 0 };
             v == v2 && a == a2 && (!WITH_ERROR.contains(&v) || (e ^ e2) & !hidden == 0)
         }
         (a, b) => a == b,
     }
 }
 
-fn each(program: &Program, host: &Outcome, got: &Outcome, defined: Defined, tell: &mut dyn FnMut(&str, String, String)) {
-    // Which of its selectors IRET names in #GP: Zen 4 says 0.
+/// The mnemonic of the instruction at which a program ended.
+fn at_end(program: &Program, host: &Outcome) -> Option<M> {
     let last = host.regs.rip.wrapping_sub(program.regs.rip);
     let mut at = 0;
-    let iret = program.insns.iter().any(|bytes| {
+    let found = program.insns.iter().find(|bytes| {
         let here = at == last;
         at += bytes.len() as u64;
-        here && matches!(decoded(bytes, program.mode).mnemonic(), M::Iret | M::Iretd | M::Iretq)
-    });
-    let unnamed = iret && matches!((host.end, got.end), (End::Fault(13, ..), End::Fault(13, ..)));
-    if !unnamed && !same_end(host.end, got.end) {
+        here
+    })?;
+    Some(decoded(found, program.mode).mnemonic())
+}
+
+/// Whether an instruction that faults on both sides may do so in either way.
+fn either_end(last: M, host: End, got: End) -> bool {
+    let (End::Fault(host, _, at), End::Fault(got, error, other)) = (host, got) else { return false };
+    let iret = matches!(last, M::Iret | M::Iretd | M::Iretq);
+    match (host, got) {
+        // Which of its selectors IRET names: Zen 4 says 0.
+        (13, 13) => iret,
+        // Zen 4 pushes before it looks at a near target, and with a selector of an inner level pops all of the frame before it looks
+        // at descriptors; the manual has it the other way round.
+        (12 | 14 | 17, 13) => iret || matches!(last, M::Retf | M::Call),
+        // Which part of its frame IRET looks at first is nowhere said.
+        (14, 14) => iret && at.abs_diff(other) < 5 * 8,
+        // Bytes behind its opcode need not be there: the manual gives UD1 ModRM, and lets processors not look at it.
+        (6, 14) => last == M::Ud1 && error & 0x10 != 0,
+        _ => false,
+    }
+}
+
+/// Whether 16- or 32-bit code got to the host's 64-bit code segment, which the engines' other modes do not have.
+fn left_mode(program: &Program, outcome: &Outcome) -> bool {
+    program.mode != Mode::M64 && outcome.regs.sel[1] | 3 == 0x33
+}
+
+fn each(program: &Program, host: &Outcome, got: &Outcome, defined: Defined, tell: &mut dyn FnMut(&str, String, String)) {
+    // The host's process has a page of its own there.
+    let own_page = matches!(got.end, End::Fault(14, _, at) if at & !(PAGE - 1) == HIGH_SP << 16);
+    // A bit of AMD's: misaligned operands of SSE instructions are allowed.
+    let relaxed = host.regs.mxcsr >> 17 & 1 != 0;
+    if own_page || relaxed || left_mode(program, host) || left_mode(program, got) {
+        return;
+    }
+    let end_is_open = at_end(program, host).is_some_and(|last| either_end(last, host.end, got.end));
+    if !end_is_open && !same_end(host.end, got.end) {
         tell("end", end_text(host.end), end_text(got.end));
     }
     let (h, g) = (&host.regs, &got.regs);
@@ -160,14 +195,19 @@ fn memory(program: &Program, host: &Outcome, got: &Outcome, tell: &mut dyn FnMut
         return;
     }
     let image = program.insns.iter().any(|b| matches!(decoded(b, program.mode).mnemonic(), M::Fxsave | M::Fxsave64));
+    // What PUSHA has pushed before it faults is there on AMD.
+    let stack =
+        super::program::base(host.regs.sel[2]).wrapping_add(host.regs.gpr[4] & if program.mode == Mode::M16 { 0xffff } else { u64::MAX });
+    let pushed = if matches!(at_end(program, host), Some(M::Pusha | M::Pushad)) { 32 } else { 0 };
     for (n, (offset, _)) in PAGES.iter().enumerate() {
         let (a, b) = (&host.memory[n], &got.memory[n]);
         let at = |i: usize| a.get(i).copied().unwrap_or(0);
         for i in (0..a.len()).filter(|i| a[*i] != b[*i]) {
             // MXCSR_MASK of an AMD host has bit 17, misaligned SSE.
             let mask = image && (at(i), b[i]) == (2, 0) && i >= 2 && (at(i - 1), at(i - 2)) == (0xff, 0xff);
-            if !mask {
-                tell(&format!("[{:#x}]", WINDOW + offset + i as u64), format!("{:#04x}", a[i]), format!("{:#04x}", b[i]));
+            let at_linear = WINDOW + offset + i as u64;
+            if !mask && stack.wrapping_sub(at_linear).wrapping_sub(1) >= pushed {
+                tell(&format!("[{at_linear:#x}]"), format!("{:#04x}", a[i]), format!("{:#04x}", b[i]));
             }
         }
     }

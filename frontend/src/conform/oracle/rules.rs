@@ -139,8 +139,10 @@ pub fn acceptable(insn: &Instruction, bytes: &[u8], mode: Mode) -> bool {
     }
     // AMD does not check the alignment of their operands.
     let sha = insn.cpuid_features() == [F::SHA] && insn.op1_kind() == OpKind::Memory;
+    // AMD reads four bytes.
+    let movsxd = insn.code() == Code::Movsxd_r16_rm16 && insn.op1_kind() == OpKind::Memory;
     // INT 80h calls the kernel.
-    !(sha || insn.mnemonic() == M::Int && insn.immediate8() == 0x80)
+    !(sha || movsxd || insn.mnemonic() == M::Int && insn.immediate8() == 0x80)
 }
 
 /// iced's flag bits in EFLAGS positions.
@@ -212,6 +214,15 @@ pub fn flags(insn: &Instruction, cl: Option<u8>) -> Flags {
         _ => {}
     }
     Flags { reads, writes, undefined }
+}
+
+/// Whether an instruction notes its address in the pointers of the x87, or stores them: AMD notes only what raises an unmasked
+/// exception, Intel also others, and newer processors of either no selectors. FXSAVE of AMD stores them only while one is pending.
+#[must_use]
+pub fn pointers(insn: &Instruction) -> (bool, bool) {
+    let stores = matches!(insn.mnemonic(), M::Fnsave | M::Fnstenv | M::Fsave | M::Fstenv | M::Fxsave | M::Fxsave64);
+    let x87 = insn.cpuid_features().iter().any(|f| matches!(f, F::FPU | F::FPU287 | F::FPU387));
+    (x87 && !stores || matches!(insn.mnemonic(), M::Fxrstor | M::Fxrstor64), stores)
 }
 
 /// Whether the value that an instruction leaves may be undefined.
