@@ -1,8 +1,7 @@
 //! 8042 keyboard controller with a PS/2 keyboard and a PS/2 mouse. IBM PS/2 Hardware Interface Technical Reference,
 //! "Keyboard and Auxiliary Device Controller".
 //!
-//! Regions: 0 the data port (60h), 1 the command and status port (64h). Egret always passes address line 20; its bit in
-//! the output port is kept as written. The chip comes up as firmware leaves it: keyboard on, translating, mouse off.
+//! Regions: 0 the data port (60h), 1 the command and status port (64h). The chip comes up as firmware leaves it: keyboard on, translating, mouse off.
 
 mod keyboard;
 mod mouse;
@@ -12,6 +11,7 @@ mod queue;
 mod tests;
 
 use crate::Chip;
+use crate::a20::A20;
 use bitflags::bitflags;
 use egret_bus::{Access, Device, Event, Events, IrqLine, Ticks};
 use keyboard::Keyboard;
@@ -46,6 +46,8 @@ mod command {
     pub const WRITE_KEYBOARD_BUFFER: u8 = 0xd2;
     pub const WRITE_AUX_BUFFER: u8 = 0xd3;
     pub const WRITE_AUX: u8 = 0xd4;
+    pub const A20_CLOSE: u8 = 0xdd;
+    pub const A20_OPEN: u8 = 0xdf;
     pub const READ_TEST_INPUTS: u8 = 0xe0;
     pub const PULSE: u8 = 0xf0;
 }
@@ -230,6 +232,7 @@ pub struct I8042 {
     state: State,
     keyboard_irq: IrqLine,
     mouse_irq: IrqLine,
+    a20: A20,
     events: Events,
 }
 
@@ -237,7 +240,13 @@ impl I8042 {
     /// A controller whose keyboard drives one line (IRQ1), its mouse another (IRQ12).
     #[must_use]
     pub fn new(keyboard_irq: IrqLine, mouse_irq: IrqLine, events: Events) -> I8042 {
-        I8042 { state: State::power_on(), keyboard_irq, mouse_irq, events }
+        I8042 { state: State::power_on(), keyboard_irq, mouse_irq, a20: A20::default(), events }
+    }
+
+    /// The same with its output port wired to `a20`.
+    #[must_use]
+    pub fn with_a20(self, a20: A20) -> I8042 {
+        I8042 { a20, ..self }
     }
 
     /// A key goes down or up. [`Device::deadline`] changes.
@@ -298,6 +307,7 @@ impl I8042 {
 
     fn write_output_port(&mut self, byte: u8) {
         self.state.port = OutputPort::from_bits_retain(byte);
+        self.a20.set(self.state.port.contains(OutputPort::A20));
         if !self.state.port.contains(OutputPort::NOT_RESET) {
             self.events.raise(Event::Reset);
         }
@@ -305,6 +315,7 @@ impl I8042 {
 
     fn write_command(&mut self, command: u8) {
         let s = &mut self.state;
+        s.port.set(OutputPort::A20, self.a20.passes());
         s.after_command = true;
         s.expects = None;
         match command {
@@ -327,6 +338,7 @@ impl I8042 {
             command::KEYBOARD_ENABLE => s.set_command_byte(CommandByte::KEYBOARD_OFF, false),
             command::READ_INPUT_PORT => s.reply(INPUT_PORT, Source::Keyboard),
             command::READ_OUTPUT_PORT => s.reply(s.output_port(), Source::Keyboard),
+            command::A20_CLOSE | command::A20_OPEN => self.a20.set(command == command::A20_OPEN),
             // The low nibble's zero bits are pulsed low; bit 0 is the reset line.
             command::PULSE.. if command & 1 == 0 => self.events.raise(Event::Reset),
             _ => {}
@@ -362,6 +374,7 @@ impl Device for I8042 {
 
     fn reset(&mut self) {
         self.state = State::power_on();
+        self.a20.set(true);
         self.drive();
     }
 

@@ -15,6 +15,7 @@
 //! | `pci.rs` | PCI configuration mechanism #1, host bridge, reset control register CF9h |
 //! | `dma8237.rs` | the two 8237A and their page registers |
 //! | `port92.rs` | system control port A |
+//! | `a20.rs` | the gate in address line 20 |
 //! | `post.rs` | diagnostic port |
 //! | `debug_exit.rs` | debug exit port |
 //! | `debug_console.rs` | debug console (E9h) |
@@ -23,6 +24,7 @@
 //! | `test_device.rs` | what unit tests for virtual machines use |
 #![forbid(unsafe_code)]
 
+pub mod a20;
 pub mod acpi_pm;
 pub mod debug_console;
 pub mod debug_exit;

@@ -36,12 +36,14 @@ bitflags! {
         const SPEAKER = 1 << 1;
         /// Parity check off.
         const PARITY_OFF = 1 << 2;
-        /// Channel check off.
+        /// Channel check off; it also clears the latched check.
         const CHANNEL_OFF = 1 << 3;
         /// Toggles with each refresh, every 15 µs (read-only).
         const REFRESH = 1 << 4;
         /// Counter 2's OUT (read-only).
         const TIMER2_OUT = 1 << 5;
+        /// A card on the bus asserted IOCHK# while that was enabled (read-only).
+        const CHANNEL_CHECK = 1 << 6;
     }
 }
 
@@ -80,6 +82,18 @@ impl Pit {
         self.state.port_b.contains(PortB::SPEAKER).then(|| self.state.counters[2].out(clock(now)))
     }
 
+    /// A card on the bus asserts IOCHK#. It is latched unless port 61h has that off.
+    pub fn channel_check(&mut self) {
+        let enabled = !self.state.port_b.contains(PortB::CHANNEL_OFF);
+        self.state.port_b.set(PortB::CHANNEL_CHECK, enabled);
+    }
+
+    /// Whether a latched check asks for an NMI. Memory here has no parity to check.
+    #[must_use]
+    pub fn nmi(&self) -> bool {
+        self.state.port_b.contains(PortB::CHANNEL_CHECK)
+    }
+
     /// Brings the counters to `now` and reports counter 0's edges.
     fn sync(&mut self, now: Ticks) -> i64 {
         let now = clock(now).max(self.state.seen);
@@ -111,7 +125,12 @@ impl Pit {
     }
 
     fn write_port_b(&mut self, value: u8, now: i64) {
-        self.state.port_b = PortB::from_bits_truncate(value) - PortB::REFRESH - PortB::TIMER2_OUT;
+        let new = PortB::from_bits_truncate(value);
+        let check = self.state.port_b & PortB::CHANNEL_CHECK;
+        self.state.port_b = new - PortB::REFRESH - PortB::TIMER2_OUT - PortB::CHANNEL_CHECK;
+        if !new.contains(PortB::CHANNEL_OFF) {
+            self.state.port_b |= check;
+        }
         self.state.counters[2].set_gate(self.state.port_b.contains(PortB::TIMER2_GATE), now);
     }
 

@@ -1,6 +1,7 @@
 //! System control port A (port 92h): fast A20 and fast reset, as on the PS/2.
 
 use crate::Chip;
+use crate::a20::A20;
 use bitflags::bitflags;
 use egret_bus::{Access, Device, Event, Events};
 
@@ -10,7 +11,7 @@ bitflags! {
     pub struct ControlA: u8 {
         /// A rising edge resets the machine.
         const FAST_RESET = 1;
-        /// Address line 20 is passed. Egret always passes it; the bit is kept as written.
+        /// Address line 20 is passed.
         const A20 = 1 << 1;
         /// CMOS password lock.
         const SECURITY_LOCK = 1 << 3;
@@ -20,14 +21,15 @@ bitflags! {
 /// System control port A.
 pub struct SystemControlA {
     state: ControlA,
+    a20: A20,
     events: Events,
 }
 
 impl SystemControlA {
-    /// The port, with A20 on.
+    /// The port, which sets `a20`.
     #[must_use]
-    pub fn new(events: Events) -> SystemControlA {
-        SystemControlA { state: ControlA::A20, events }
+    pub fn new(a20: A20, events: Events) -> SystemControlA {
+        SystemControlA { state: ControlA::A20, a20, events }
     }
 }
 
@@ -37,7 +39,9 @@ impl Device for SystemControlA {
     }
 
     fn read(&mut self, _at: Access) -> u64 {
-        self.state.bits().into()
+        let mut value = self.state;
+        value.set(ControlA::A20, self.a20.passes());
+        value.bits().into()
     }
 
     fn write(&mut self, _at: Access, value: u64) {
@@ -45,10 +49,12 @@ impl Device for SystemControlA {
         if new.contains(ControlA::FAST_RESET) && !self.state.contains(ControlA::FAST_RESET) {
             self.events.raise(Event::Reset);
         }
+        self.a20.set(new.contains(ControlA::A20));
         self.state = new;
     }
 
     fn reset(&mut self) {
+        self.a20.set(true);
         self.state = ControlA::A20;
     }
 }
@@ -73,7 +79,7 @@ mod tests {
     #[test]
     fn only_a_rising_edge_resets() {
         let events = Events::default();
-        let mut port = SystemControlA::new(events.clone());
+        let mut port = SystemControlA::new(A20::default(), events.clone());
         let at = Access { region: 0, offset: 0, size: 1, now: Ticks(0) };
         port.write(at, 2);
         assert_eq!((events.take(), port.read(at)), (None, 2));
@@ -81,5 +87,20 @@ mod tests {
         assert_eq!(events.take(), Some(Event::Reset));
         port.write(at, 3);
         assert_eq!(events.take(), None);
+    }
+
+    #[test]
+    fn the_gate_is_read_back_whoever_set_it() {
+        let a20 = A20::default();
+        let mut port = SystemControlA::new(a20.clone(), Events::default());
+        let at = Access { region: 0, offset: 0, size: 1, now: Ticks(0) };
+        assert_eq!((port.read(at), a20.passes()), (2, true));
+        port.write(at, 0);
+        assert_eq!((port.read(at), a20.passes()), (0, false));
+        a20.set(true);
+        assert_eq!(port.read(at), 2);
+        port.write(at, 0);
+        port.reset();
+        assert!(a20.passes());
     }
 }

@@ -1,6 +1,7 @@
 //! Every chip on one bus, with a guest that writes anything anywhere: no panic, bounded queues, time that moves on.
 
 use egret_bus::{Bus, Device, Events, Lines, Phys, Shared, Ticks, shared};
+use egret_devices::a20::A20;
 use egret_devices::acpi_pm::{AcpiPm, Config};
 use egret_devices::debug_console::DebugConsole;
 use egret_devices::dma8237::Dma;
@@ -46,7 +47,7 @@ impl Machine {
         pci.add(Slot { device: 0, function: 0 }, shared(HostBridge::default()));
         add(b, shared(pci), &[(0xcf8, 4, 0), (0xcfc, 4, 1)]);
         add(b, shared(Dma::default()), &[(0, 16, 0), (0xc0, 32, 1), (0x81, 15, 2)]);
-        add(b, shared(SystemControlA::new(events.clone())), &[(0x92, 1, 0)]);
+        add(b, shared(SystemControlA::new(A20::default(), events.clone())), &[(0x92, 1, 0)]);
         add(b, shared(Post::default()), &[(0x80, 1, 0)]);
         add(b, shared(FpuError::new(lines.line(13))), &[(0xf0, 2, 0)]);
         add(b, shared(FwCfg::new(&Default::default())), &[(0x510, 2, 0)]);

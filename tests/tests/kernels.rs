@@ -49,4 +49,5 @@ kernels! {
     modes "modes";
     platform "platform";
     extended "extended";
+    chipset "chipset";
 }

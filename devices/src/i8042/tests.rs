@@ -91,6 +91,7 @@ fn behaviour() {
         ("reset by pulse", "64=fe ev 64=ff ev 64=f0 ev", "Reset none Reset"),
         ("reset by the output port", "64=d1 60=df ev 64=d0 60? 64=d1 60=de ev", "none cf Reset"),
         ("A20 bit", "64=d1 60=dd 64=d0 60? ev", "cd none"),
+        ("A20 commands", "64=dd 64=d0 60? 64=df 64=d0 60?", "01 03"),
         ("no password", "64=a4 60?", "f1"),
         ("unknown controller command", "64=b0 64?", "1c"),
     ];

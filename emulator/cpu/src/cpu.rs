@@ -114,6 +114,8 @@ pub struct Cpu {
     pub(crate) reach: crate::reach::Reach,
     pub(crate) code_writes: Vec<(Phys, u64)>,
     pub(crate) ip_mask: u64,
+    /// The bits of a physical address that leave the chip: all, but for line 20 while A20M# is asserted.
+    pub(crate) address_mask: u64,
     /// A data breakpoint was hit by the instruction under way.
     pub(crate) pending_debug: bool,
     /// FERR# is asserted.
@@ -182,6 +184,7 @@ impl Cpu {
             reach: crate::reach::Reach::default(),
             code_writes: Vec::new(),
             ip_mask: 0xffff_ffff,
+            address_mask: u64::MAX,
             pending_debug: false,
             ferr: false,
             monitor: None,
@@ -386,6 +389,7 @@ impl Cpu {
         self.model = other.model;
         self.identity = other.identity.clone();
         (self.held, self.after_sti) = (true, other.after_sti);
+        self.address_mask = other.address_mask;
         self.flush_tlb();
         self.update_context();
     }

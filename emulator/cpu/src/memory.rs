@@ -417,6 +417,7 @@ impl Cpu {
     /// After a device was touched: lines may have changed, and it may want the run loop.
     pub fn after_io(&mut self) {
         self.state.attention |= attention::INTERRUPT;
+        self.sync_a20();
         if self.system.wants_attention() {
             self.state.attention |= attention::YIELD;
         }

@@ -127,6 +127,16 @@ impl Cpu {
         self.update_tlb_key();
     }
 
+    /// Takes over what the machine says of address line 20. Translations of both kinds cannot live side by side.
+    pub fn sync_a20(&mut self) {
+        const LINE_20: u64 = 1 << 20;
+        let mask = if self.system.a20() { u64::MAX } else { !LINE_20 };
+        if mask != self.address_mask {
+            self.address_mask = mask;
+            self.flush_tlb();
+        }
+    }
+
     /// After CR3 was loaded: `keep` when its bit 63 asked to keep the new PCID's translations.
     pub fn switch_context(&mut self, keep: bool) {
         let pcid = self.pcid();
@@ -262,6 +272,11 @@ impl Cpu {
 
     /// Translates a linear address and checks the access. `user` says by whose rights; sets accessed and dirty bits.
     pub(crate) fn translate(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
+        let page = self.walk(linear, access, user)?;
+        Ok(Page { phys: page.phys & self.address_mask, ..page })
+    }
+
+    fn walk(&mut self, linear: u64, access: Access, user: bool) -> Result<Page, Fault> {
         if self.cr0 & cr0::PG == 0 {
             return Ok(Page { phys: linear & self.address_lines(), bits: 12, global: false });
         }
@@ -312,12 +327,13 @@ impl Cpu {
 
     fn entry(&self, at: u64, size: u8) -> u64 {
         // An entry outside RAM reads as all ones or zeros on real buses; not present is the harmless one.
-        self.ram.load(Phys(at & PHYS_MASK), size).unwrap_or(0)
+        self.ram.load(Phys(at & PHYS_MASK & self.address_mask), size).unwrap_or(0)
     }
 
     /// Sets bits in a page-table entry as the processor does: atomically, only if it still is what was read.
     fn mark(&self, at: u64, size: u8, old: u64, bits: u64) -> bool {
-        old & bits == bits || matches!(self.ram.compare_exchange(Phys(at & PHYS_MASK), size, old, old | bits), Some(Ok(_)))
+        old & bits == bits
+            || matches!(self.ram.compare_exchange(Phys(at & PHYS_MASK & self.address_mask), size, old, old | bits), Some(Ok(_)))
     }
 
     /// Whether the page of an entry is global and for supervisors. Global pages of users are treated as others: their rights

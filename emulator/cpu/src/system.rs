@@ -48,6 +48,10 @@ pub trait System: Send {
     fn ignne(&mut self) -> bool {
         false
     }
+    /// Whether address line 20 is passed (A20M# is not asserted).
+    fn a20(&mut self) -> bool {
+        true
+    }
     /// Whether the device side wants the run loop back after the last access.
     fn wants_attention(&mut self) -> bool {
         false

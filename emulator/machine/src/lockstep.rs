@@ -24,6 +24,8 @@ enum Event {
     Random(Option<u64>),
     /// IGNNE#.
     Ignne(bool),
+    /// Address line 20 changed to this.
+    A20(bool),
     ApicRead(u32, Option<u64>),
     ApicWrite(u32, u64, bool),
     Priority(u8),
@@ -44,6 +46,7 @@ type SharedLog = Arc<Mutex<Log>>;
 struct Recording {
     inner: Box<dyn System>,
     log: SharedLog,
+    a20: bool,
 }
 
 impl Recording {
@@ -131,6 +134,15 @@ impl System for Recording {
         v
     }
 
+    fn a20(&mut self) -> bool {
+        let v = self.inner.a20();
+        if v != self.a20 {
+            self.a20 = v;
+            self.note(Event::A20(v));
+        }
+        v
+    }
+
     fn task_priority(&mut self) -> u8 {
         let v = self.inner.task_priority();
         self.note(Event::Priority(v));
@@ -155,6 +167,7 @@ impl System for Recording {
 struct Replay {
     log: SharedLog,
     at: i64,
+    a20: bool,
 }
 
 impl Replay {
@@ -227,6 +240,15 @@ impl System for Replay {
             _ => None,
         })
         .unwrap_or(false)
+    }
+
+    fn a20(&mut self) -> bool {
+        let mut log = self.log.lock();
+        if let Some(Event::A20(v)) = log.events.front() {
+            self.a20 = *v;
+            log.events.pop_front();
+        }
+        self.a20
     }
 
     fn take_nmi(&mut self) -> bool {
@@ -330,9 +352,11 @@ impl Lockstep {
         let ram = GuestRam::new(&regions)?;
         copy_ram(&cpu.ram, &ram);
         let log = SharedLog::default();
-        let inner = std::mem::replace(&mut cpu.system, Box::new(Replay { log: log.clone(), at: 0 }));
-        cpu.system = Box::new(Recording { inner, log: log.clone() });
-        let mut copy = Cpu::new(ram, Box::new(Replay { log: log.clone(), at: 0 }));
+        cpu.sync_a20();
+        let a20 = cpu.system.a20();
+        let inner = std::mem::replace(&mut cpu.system, Box::new(Replay { log: log.clone(), at: 0, a20 }));
+        cpu.system = Box::new(Recording { inner, log: log.clone(), a20 });
+        let mut copy = Cpu::new(ram, Box::new(Replay { log: log.clone(), at: 0, a20 }));
         copy.copy_from(cpu);
         self.follower = Some(Follower { interp: Interp::default(), cpu: copy, log });
         Ok(())
@@ -344,6 +368,7 @@ impl Lockstep {
         let slice = whole.min(self.slice);
         let before = Snapshot::of(cpu);
         f.cpu.state.attention |= cpu.state.attention & attention::INTERRUPT;
+        f.cpu.sync_a20();
         cpu.state.budget = slice;
         let exit = self.leader.run(cpu);
         let left = cpu.state.budget;

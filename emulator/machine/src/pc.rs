@@ -7,6 +7,7 @@ pub use crate::system::BoardSystem;
 use crate::system::Common;
 use egret_bus::{Access, Bus, Device, DeviceId, Event, Events, LineChange, Lines, MapError, Phys, Shared, Ticks, shared};
 use egret_cpu::Kick;
+use egret_devices::a20::A20;
 use egret_devices::acpi_pm::{self, AcpiPm};
 use egret_devices::debug_console::DebugConsole;
 use egret_devices::debug_exit::DebugExit;
@@ -45,6 +46,8 @@ pub struct Board {
     keyboard: Shared<I8042>,
     fpu_error: Shared<FpuError>,
     fw_cfg: Shared<FwCfg>,
+    pit: Shared<Pit>,
+    rtc: Shared<Rtc>,
     debug_console: Shared<DebugConsole>,
     stop: Option<Event>,
 }
@@ -88,7 +91,9 @@ impl Board {
         let apics = (0..cpus).map(|n| shared(LocalApic::new(n.into(), n == 0, TSC_HZ))).collect();
         let ioapic = shared(IoApic::new(cpus, 0));
         let uart = shared(Uart16550::new(lines.line(irq::COM1), parts.serial));
-        let keyboard = shared(I8042::new(lines.line(irq::KEYBOARD), lines.line(irq::MOUSE), events.clone()));
+        let a20 = A20::default();
+        let keyboard = I8042::new(lines.line(irq::KEYBOARD), lines.line(irq::MOUSE), events.clone());
+        let keyboard = shared(keyboard.with_a20(a20.clone()));
         let mut rtc = Rtc::new(parts.start_time, lines.line(irq::RTC));
         rtc.set_memory_size(parts.memory.min(layout::LOW_MEMORY_END), parts.memory.saturating_sub(layout::LOW_MEMORY_END));
         let config = acpi_pm::Config { slp_typ_s5: pm::SLP_TYP_S5, acpi_enable: pm::ACPI_ENABLE, acpi_disable: pm::ACPI_DISABLE };
@@ -101,7 +106,8 @@ impl Board {
         })?;
         let pit = shared(Pit::new(lines.line(irq::TIMER)));
         add(&mut bus, &pit, |p| p.ports("PIT", port::PIT, 4, 0)?.ports("system control port B", port::SYSTEM_CONTROL_B, 1, 1))?;
-        add(&mut bus, &shared(rtc), |p| p.ports("RTC", port::RTC, 2, 0))?;
+        let rtc = shared(rtc);
+        add(&mut bus, &rtc, |p| p.ports("RTC", port::RTC, 2, 0))?;
         add(&mut bus, &ioapic, |p| p.mmio("I/O APIC", IO_APIC, 0x1000, 0))?;
         add(&mut bus, &uart, |p| p.ports("COM1", port::COM1, 8, 0))?;
         add(&mut bus, &keyboard, |p| {
@@ -120,9 +126,10 @@ impl Board {
         let fpu_error = shared(FpuError::new(lines.line(irq::FPU)));
         add(&mut bus, &fpu_error, |p| p.ports("FPU error", port::FPU_ERROR, 2, 0))?;
         let (fw_cfg, debug_console) = add_for_tests(&mut bus, &lines, parts.memory)?;
-        add_small(&mut bus, &events)?;
-        let common = Common::new(Clock::new(parts.clock), apics, pic, kicks);
-        let mut board = Board { bus, lines, events, common, ioapic, uart, keyboard, fpu_error, fw_cfg, debug_console, stop: None };
+        add_small(&mut bus, &events, &a20)?;
+        let common = Common::new(Clock::new(parts.clock), apics, pic, kicks, a20);
+        let mut board =
+            Board { bus, lines, events, common, ioapic, uart, keyboard, fpu_error, fw_cfg, pit, rtc, debug_console, stop: None };
         board.virtual_wire();
         board.refresh();
         Ok(board)
@@ -147,7 +154,7 @@ fn add_for_tests(bus: &mut Bus, lines: &Lines, memory: u64) -> Result<(Shared<Fw
 }
 
 /// The chips that raise no interrupts.
-fn add_small(bus: &mut Bus, events: &Events) -> Result<(), MapError> {
+fn add_small(bus: &mut Bus, events: &Events, a20: &A20) -> Result<(), MapError> {
     add(bus, &shared(Dma::default()), |p| {
         p.ports("DMA 1", 0x00, 16, dma8237::region::FIRST)?.ports("DMA page", 0x81, 15, dma8237::region::PAGES)?.ports(
             "DMA 2",
@@ -156,7 +163,9 @@ fn add_small(bus: &mut Bus, events: &Events) -> Result<(), MapError> {
             dma8237::region::SECOND,
         )
     })?;
-    add(bus, &shared(SystemControlA::new(events.clone())), |p| p.ports("system control port A", port::SYSTEM_CONTROL_A, 1, 0))?;
+    add(bus, &shared(SystemControlA::new(a20.clone(), events.clone())), |p| {
+        p.ports("system control port A", port::SYSTEM_CONTROL_A, 1, 0)
+    })?;
     add(bus, &shared(Post::default()), |p| p.ports("POST", 0x80, 1, 0))?;
     add(bus, &shared(DebugExit::new(events.clone())), |p| p.ports("debug exit", port::DEBUG_EXIT, 4, 0))
 }
@@ -207,8 +216,17 @@ impl Board {
     }
 
     pub(crate) fn port_write(&mut self, port: u16, size: u8, value: u32, by: usize) {
+        let a20 = self.common.a20.passes();
         self.bus.port_write(port, size, value, self.common.clock.now());
         self.after_access(by);
+        let touches = |target: u16| (port..port.saturating_add(size.into())).contains(&target);
+        if touches(port::SYSTEM_CONTROL_B) || touches(port::RTC) {
+            self.drive_nmi();
+        }
+        if self.common.a20.passes() != a20 {
+            // The writer looks by itself.
+            (0..self.common.kicks.len()).filter(|n| *n != by).for_each(|n| self.common.wake(n));
+        }
     }
 
     pub(crate) fn mmio_read(&mut self, addr: Phys, size: u8, by: usize) -> u64 {
@@ -361,6 +379,27 @@ impl Board {
         if self.stop.is_none() {
             self.stop = self.events.take();
             self.common.stopping.store(self.stop.is_some(), SeqCst);
+        }
+    }
+
+    /// A card on the bus asserts IOCHK#: an NMI, if ports 61h and 70h let it pass.
+    pub fn channel_check(&mut self) {
+        self.pit.lock().channel_check();
+        self.drive_nmi();
+    }
+
+    /// Drives the NMI pin, which is LINT1 of every processor's local APIC.
+    fn drive_nmi(&mut self) {
+        let level = self.pit.lock().nmi() && self.rtc.lock().nmi_enabled();
+        for (n, apic) in self.common.apics.iter().enumerate() {
+            let rouses = {
+                let mut apic = apic.lock();
+                apic.set_lint(Lint::Lint1, level);
+                apic.rouses()
+            };
+            if rouses {
+                self.common.wake(n);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use crate::pc::Board;
 use crate::random::Random;
 use egret_bus::{Access, Device, Phys, Shared, Ticks};
 use egret_cpu::{Kick, System};
+use egret_devices::a20::A20;
 use egret_devices::{LocalApic, Pic};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -28,6 +29,8 @@ pub(crate) struct Common {
     pub(crate) apics: Vec<Shared<LocalApic>>,
     pub(crate) pic: Shared<Pic>,
     pub(crate) kicks: Vec<Kick>,
+    /// The gate in address line 20, which all CPUs have.
+    pub(crate) a20: A20,
     /// When each local APIC wants to be advanced.
     timers: Box<[AtomicU64]>,
     /// When a chip on the bus does.
@@ -38,11 +41,11 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(clock: Clock, apics: Vec<Shared<LocalApic>>, pic: Shared<Pic>, kicks: Vec<Kick>) -> Arc<Common> {
+    pub(crate) fn new(clock: Clock, apics: Vec<Shared<LocalApic>>, pic: Shared<Pic>, kicks: Vec<Kick>, a20: A20) -> Arc<Common> {
         let timers = apics.iter().map(|_| AtomicU64::new(NEVER)).collect();
         let (bus, stopping) = (AtomicU64::new(NEVER), AtomicBool::new(false));
         let random = Random::new(clock.source());
-        Arc::new(Common { random, clock, control: Control::default(), apics, pic, kicks, timers, bus, stopping })
+        Arc::new(Common { random, clock, control: Control::default(), apics, pic, kicks, a20, timers, bus, stopping })
     }
 
     /// The earliest deadline of all.
@@ -231,6 +234,10 @@ impl System for BoardSystem {
 
     fn ignne(&mut self) -> bool {
         self.board.lock().ignne()
+    }
+
+    fn a20(&mut self) -> bool {
+        self.common.a20.passes()
     }
 
     fn wants_attention(&mut self) -> bool {

@@ -80,6 +80,7 @@ impl Vcpu {
     pub(crate) fn slice(&mut self, budget: i64) -> (Exit, u64) {
         let before = Instant::now();
         self.cpu.enter();
+        self.cpu.sync_a20();
         self.cpu.state.budget = budget;
         self.cpu.state.attention |= attention::INTERRUPT;
         let exit = self.engine.run(&mut self.cpu);

@@ -23,6 +23,7 @@
 //! - `platform`: needs `-device pc-testdev`; interrupts of the I/O APIC come some instructions late, and there is no debug console
 //!   unless asked for. `extended`: there is no x2APIC, no TSC-adjust register and no PCID.
 
+mod chipset;
 mod debugging;
 mod extended;
 mod interrupts;
@@ -53,7 +54,7 @@ pub struct TestKernel {
 }
 
 type Builder = fn() -> Result<Vec<u8>, AsmError>;
-const KERNELS: [(&str, Builder); 9] = [
+const KERNELS: [(&str, Builder); 10] = [
     ("self-modifying", self_modifying::build),
     ("page-faults", page_faults::build),
     ("page-restart", page_restart::build),
@@ -63,6 +64,7 @@ const KERNELS: [(&str, Builder); 9] = [
     ("modes", modes::build),
     ("platform", platform::build),
     ("extended", extended::build),
+    ("chipset", chipset::build),
 ];
 
 /// All test kernels.

@@ -22,6 +22,8 @@ pub(super) fn table(i: &Insn) -> Option<Function> {
 
 /// MSR numbers, by the names of the manual.
 mod number {
+    pub const P5_MC_ADDR: u32 = 0x00;
+    pub const P5_MC_TYPE: u32 = 0x01;
     pub const TSC: u32 = 0x10;
     pub const PLATFORM_ID: u32 = 0x17;
     pub const APIC_BASE: u32 = 0x1b;
@@ -36,6 +38,9 @@ mod number {
     pub const SYSENTER_EIP: u32 = 0x176;
     pub const MCG_CAP: u32 = 0x179;
     pub const MCG_STATUS: u32 = 0x17a;
+    pub const MCG_CTL: u32 = 0x17b;
+    pub const MC0_CTL: u32 = 0x400;
+    pub const MC_LAST: u32 = MC0_CTL + 4 * super::BANKS - 1;
     pub const MISC_ENABLE: u32 = 0x1a0;
     pub const DEBUGCTL: u32 = 0x1d9;
     pub const MTRR_PHYS_FIRST: u32 = 0x200;
@@ -79,6 +84,13 @@ const MICROCODE: u64 = 1 << 32;
 const ARCH_CAPABILITIES: u64 =
     1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 62;
 
+/// Banks of machine-check registers. Nothing here ever fails, so they hold what is written.
+const BANKS: u32 = 10;
+/// IA32_MCG_CAP: the banks, and IA32_MCG_CTL is there.
+const MCG_CAP: u64 = BANKS as u64 | 1 << 8;
+/// IA32_MCG_STATUS: RIPV, EIPV, MCIP.
+const MCG_STATUS_KNOWN: u64 = 7;
+
 /// The feature that an MSR comes with.
 fn comes_with(which: u32) -> Option<Feature> {
     Some(match which {
@@ -87,7 +99,8 @@ fn comes_with(which: u32) -> Option<Feature> {
         number::PAT => Feature::Pat,
         number::MTRRCAP => Feature::Mtrr,
         _ if mtrr(which) => Feature::Mtrr,
-        number::MCG_CAP | number::MCG_STATUS => Feature::Mca,
+        number::P5_MC_ADDR | number::P5_MC_TYPE => Feature::Mce,
+        number::MCG_CAP..=number::MCG_CTL | number::MC0_CTL..=number::MC_LAST => Feature::Mca,
         number::XSS => Feature::Xsaves,
         number::ARCH_CAPABILITIES => Feature::ArchCaps,
         number::STAR | number::FMASK => Feature::Syscall,
@@ -138,13 +151,15 @@ impl Cpu {
             number::BIOS_SIGN_ID => MICROCODE,
             number::MTRRCAP => MTRRCAP,
             number::ARCH_CAPABILITIES => ARCH_CAPABILITIES,
-            number::PLATFORM_ID | number::MCG_CAP | number::MCG_STATUS => 0,
+            number::PLATFORM_ID | number::P5_MC_ADDR | number::P5_MC_TYPE => 0,
+            number::MCG_CAP => MCG_CAP,
+            number::MCG_STATUS | number::MCG_CTL | number::MC0_CTL..=number::MC_LAST => self.kept(which),
             number::MISC_ENABLE => self.msr.misc_enable,
             number::DEBUGCTL => self.msr.debugctl,
             number::FEATURE_CONTROL => FEATURE_CONTROL_LOCK,
             // No supervisor state components.
             number::XSS => 0,
-            _ if mtrr(which) => self.msr.plain.get(&which).copied().unwrap_or(0),
+            _ if mtrr(which) => self.kept(which),
             _ => return Err(self.unknown_msr(which)),
         })
     }
@@ -178,9 +193,11 @@ impl Cpu {
                 self.msr.misc_enable = value & !MISC_ENABLE_FIXED | MISC_ENABLE_FIXED;
             }
             number::DEBUGCTL if value & !debugctl::BTF == 0 => self.msr.debugctl = value,
-            number::XSS | number::MCG_STATUS if value == 0 => {}
+            number::XSS if value == 0 => {}
+            number::MCG_STATUS | number::MCG_CTL | number::MC0_CTL..=number::MC_LAST => self.write_machine_check(which, value)?,
+            number::P5_MC_ADDR | number::P5_MC_TYPE => {}
             _ if mtrr(which) => self.write_mtrr(which, value)?,
-            number::FMASK | number::TSC_AUX | number::MISC_ENABLE | number::MCG_STATUS | number::MCG_CAP => return Err(Fault::GP0),
+            number::FMASK | number::TSC_AUX | number::MISC_ENABLE | number::MCG_CAP => return Err(Fault::GP0),
             number::DEBUGCTL | number::XSS | number::FEATURE_CONTROL => return Err(Fault::GP0),
             number::MTRRCAP | number::ARCH_CAPABILITIES | number::PLATFORM_ID => return Err(Fault::GP0),
             _ => return Err(self.unknown_msr(which)),
@@ -249,6 +266,29 @@ impl Cpu {
         ];
         self.msr.plain.extend(rows);
         self.msr.plain.extend((number::MTRR_FIX4K..=number::MTRR_FIX4K_LAST).map(|n| (n, WRITE_BACK)));
+    }
+
+    /// An MSR that only holds what was written.
+    fn kept(&self, which: u32) -> u64 {
+        self.msr.plain.get(&which).copied().unwrap_or(0)
+    }
+
+    /// SDM Vol. 3, "Machine-Check MSRs": control registers take all zeros or all ones, MCi_STATUS only zero.
+    fn write_machine_check(&mut self, which: u32, value: u64) -> Result<(), Fault> {
+        const CTL: u32 = 0;
+        const STATUS: u32 = 1;
+        let ok = match which {
+            number::MCG_STATUS => value & !MCG_STATUS_KNOWN == 0,
+            number::MCG_CTL => value == 0 || value == u64::MAX,
+            _ if which & 3 == CTL => value == 0 || value == u64::MAX,
+            _ if which & 3 == STATUS => value == 0,
+            _ => true,
+        };
+        if !ok {
+            return Err(Fault::GP0);
+        }
+        self.msr.plain.insert(which, value);
+        Ok(())
     }
 
     fn write_mtrr(&mut self, which: u32, value: u64) -> Result<(), Fault> {
