@@ -6,6 +6,7 @@ use super::engine::{Outcome, VectorEngine};
 use super::report::{EngineReport, Report};
 use super::source::{Batch, Found, SourceError, Walk};
 use super::vector::{Model, Vector};
+use egret_isa::CpuModel;
 use iced_x86::{Code, Decoder, DecoderOptions};
 use regex::Regex;
 use std::ops::ControlFlow;
@@ -227,12 +228,19 @@ impl<'a> Bench<'a> {
 /// Most instructions of a vector that are looked at for the one it is about.
 const LOOK: usize = 64;
 
-/// The encoding that the vector is about: of the first instruction with its mnemonic, or else of the first one. The oldest
-/// processors decode otherwise than iced does.
+/// The encoding that the vector is about: of the first instruction with its mnemonic, or else of the first one. None when the
+/// vector's processor has no such encoding: the oldest ones decode otherwise than iced does.
 fn encoding(vector: &Vector) -> Option<Code> {
-    if matches!(vector.model, Model::I8086 | Model::V30) {
-        return None;
-    }
+    let old = match vector.model {
+        Model::I8086 | Model::V30 => return None,
+        Model::I80286 => CpuModel::named("286"),
+        Model::I80386 => CpuModel::named("386"),
+        Model::X8664V3 | Model::Other(_) => None,
+    };
+    looked_up(vector).filter(|code| old.is_none_or(|model| model.features().allows(*code)))
+}
+
+fn looked_up(vector: &Vector) -> Option<Code> {
     let mut decoder = Decoder::with_ip(vector.mode.bits(), &vector.code, vector.at, DecoderOptions::NONE);
     let first = decoder.decode();
     if first.is_invalid() {
