@@ -166,6 +166,12 @@ impl Cache {
         regions.flat_map(|r| r.offsets.iter().copied()).collect()
     }
 
+    /// Whether a region has the instruction at a physical address, as an entry or not.
+    pub fn covers(&self, phys: u64, ctx: Ctx) -> bool {
+        let list = self.pages.get(&(phys & !0xfff)).map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(|n| self.regions.get(n)).any(|r| r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1))
+    }
+
     fn kill(&mut self, number: u32) {
         let Some(r) = self.regions.remove(&number) else { return };
         for o in &r.offsets {

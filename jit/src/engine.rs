@@ -461,7 +461,8 @@ impl JitEngine {
         // What waits gets hotter now and then, and blocks of one page are compiled together.
         let waits = self.pending.contains(&key);
         let look = !waits || (heat / self.options.threshold).is_power_of_two();
-        if look && self.queue.as_ref().is_some_and(|q| q.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16)) || waits {
+        let known = self.cache.covers(phys, cpu.state.ctx);
+        if look && self.queue.as_ref().is_some_and(|q| q.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16, !known)) || waits {
             return;
         }
         // Who compiles everything at once wants compiled code, whatever it costs.
@@ -489,7 +490,7 @@ impl JitEngine {
         } else {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
-        let request = Request { page, ctx, features: cpu.model().features(), base, bytes, entries, known };
+        let request = Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known };
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);
             self.finished(cpu, key, result);

@@ -135,8 +135,8 @@ impl Queue {
     }
 
     /// Adds an entry to a request that waits for the same page and context, and makes it as hot as this entry if it is
-    /// colder. False when there is none, or it has entries enough.
-    pub fn join(&self, heat: u32, page: u64, ctx: Ctx, entry: u16) -> bool {
+    /// colder; see [`Request::soft`]. False when there is none, or it has entries enough.
+    pub fn join(&self, heat: u32, page: u64, ctx: Ctx, entry: u16, soft: bool) -> bool {
         let mut guard = self.shared.0.lock();
         let shared = &mut *guard;
         let same = |p: &Place, j: &Job| p.page == page && p.ctx == ctx && j.request.base.is_none();
@@ -147,6 +147,9 @@ impl Queue {
                 return false;
             }
             job.request.entries.push(entry);
+            if soft {
+                job.request.soft.push(entry);
+            }
         }
         place.heat = place.heat.max(heat);
         true
@@ -223,7 +226,7 @@ mod tests {
     fn job(n: u64) -> Job {
         let bytes = Box::new([0; crate::region::PAGE]);
         let request =
-            Request { page: n << 12, ctx: Ctx(2), features: Default::default(), base: None, bytes, entries: vec![0], known: vec![] };
+            Request { page: n << 12, ctx: Ctx(2), features: Default::default(), base: None, bytes, entries: vec![0], soft: vec![], known: vec![] };
         Job { key: (n << 12, Ctx(2)), since: Instant::now(), request }
     }
 

@@ -32,6 +32,9 @@ pub struct Request {
     pub bytes: Box<[u8; PAGE]>,
     /// Offsets to enter at, the hottest first.
     pub entries: Vec<u16>,
+    /// Those of them that got hot before there was a region: when the other ones lead there, they are no entries. If control
+    /// comes from elsewhere as well, they get hot again.
+    pub soft: Vec<u16>,
     /// Offsets of blocks that have run: what was never reached is not compiled.
     pub known: Vec<u16>,
 }
@@ -251,7 +254,9 @@ impl Region {
         let blocks: Vec<Block> = leaders.iter().map(|at| block(&mut finder, *at, &number)).collect();
         let mut region = Region { ctx: request.ctx, base: request.base, blocks, entries: Vec::new() };
         let returns = region.return_points();
-        let wanted = request.entries.iter().copied().chain(returns).chain(guessed);
+        let soft = region.led_to(&request.soft, &number);
+        let asked = request.entries.iter().copied().filter(|at| !soft.contains(at));
+        let wanted = asked.chain(returns).chain(guessed);
         let mut entries: Vec<u16> = Vec::new();
         for at in wanted {
             if number.contains_key(&at) && !entries.contains(&at) {
@@ -264,6 +269,20 @@ impl Region {
         region.entries = entries;
         region.order();
         Some(region)
+    }
+
+    /// Those of some entries that blocks before them lead to, directly and within the region. Where loops begin is left out:
+    /// who is in the loop already comes in there.
+    fn led_to(&self, entries: &[u16], number: &FxHashMap<u16, usize>) -> Vec<u16> {
+        let (mut before, mut behind) = (vec![false; self.blocks.len()], vec![false; self.blocks.len()]);
+        for b in &self.blocks {
+            for s in b.successors() {
+                let loops = self.blocks[s].start <= b.start;
+                if loops { behind[s] = true } else { before[s] = true }
+            }
+        }
+        let led = |at: &u16| number.get(at).is_some_and(|n| before[*n] && !behind[*n]);
+        entries.iter().copied().filter(led).collect()
     }
 
     /// Blocks after calls: returns enter there.

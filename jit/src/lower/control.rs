@@ -50,6 +50,22 @@ impl Lower<'_, '_> {
         block
     }
 
+    /// For a cold way that is about to leave before this instruction or go on: brings [`State`] up to date with what was before it
+    /// and gives what the shared way out takes beside the code. `None` when this has to wait until it leaves.
+    pub(super) fn prepare_to_leave(&mut self) -> Option<[Value; 2]> {
+        if self.leave.is_some() || !matches!(self.flags, Fl::Memory(_) | Fl::Live { .. }) {
+            return None;
+        }
+        let old_dirty = self.old_dirty;
+        for r in (0..16).filter(|r| old_dirty >> r & 1 != 0) {
+            let v = self.old_value(r);
+            self.store_state(v, offset_of!(State, gpr) + 8 * r);
+        }
+        self.sync_flags();
+        let at = self.insn.map_or(0, |(at, _)| i64::from(at));
+        Some([self.iconst(at as u64), self.budget_less(self.executed - 1)])
+    }
+
     /// Writes the leaving block's code if it has none yet. The current block must be finished; none is current afterwards.
     pub(super) fn fill_leave(&mut self) {
         let Some((block, filled @ false)) = &mut self.leave else { return };
@@ -234,24 +250,55 @@ impl Lower<'_, '_> {
         if !keeps(taken) && !keeps(Some(not)) {
             self.store_dirty();
         }
-        let (yes, no) = (self.b.create_block(), self.b.create_block());
+        let direct_yes = taken.filter(|_| !self.checks_targets()).and_then(|t| self.straight(t));
+        let direct_no = self.straight(not);
+        let yes = direct_yes.unwrap_or_else(|| self.b.create_block());
+        let no = direct_no.unwrap_or_else(|| self.b.create_block());
         self.b.ins().brif(c, yes, &[], no, &[]);
-        self.b.seal_block(yes);
-        self.b.seal_block(no);
-        self.b.switch_to_block(yes);
         let (flags, executed, dirty) = (self.flags, self.executed, self.dirty);
-        self.taken_edge(taken);
-        (self.flags, self.executed, self.dirty) = (flags, executed, dirty);
-        self.b.switch_to_block(no);
-        self.edge(not);
+        if direct_yes.is_none() {
+            self.b.seal_block(yes);
+            self.b.switch_to_block(yes);
+            self.taken_edge(taken);
+            (self.flags, self.executed, self.dirty) = (flags, executed, dirty);
+        }
+        if direct_no.is_none() {
+            self.b.seal_block(no);
+            self.b.switch_to_block(no);
+            self.edge(not);
+        }
         self.ended = true;
+    }
+
+    /// The block of a target that nothing has to be done for on the way; it takes over what is known here.
+    fn straight(&mut self, target: Target) -> Option<ClifBlock> {
+        let Target::Block(n) = target else { return None };
+        (!self.plans[n].join).then(|| {
+            self.hand_over(n);
+            self.clif[n]
+        })
+    }
+
+    /// A block with no other way in goes on with what is known here.
+    fn hand_over(&mut self, n: usize) {
+        self.inherited[n] = Some(Inherited {
+            flags: self.flags,
+            executed: self.executed,
+            low: self.low,
+            dirty: self.dirty,
+            checked: self.checked.clone(),
+        });
+    }
+
+    /// Whether direct branches may go beyond the code segment's limit.
+    fn checks_targets(&self) -> bool {
+        !self.code64() && !self.ctx().has(Ctx::FLAT)
     }
 
     /// The way to a direct branch's target; `None` when the target is only known at run time.
     fn taken_edge(&mut self, target: Option<Target>) {
-        let checked = !self.code64() && !self.ctx().has(Ctx::FLAT);
         match target {
-            Some(t) if !checked => self.edge(t),
+            Some(t) if !self.checks_targets() => self.edge(t),
             _ => {
                 let rip = self.branch_target();
                 if !self.code64() {
@@ -305,13 +352,7 @@ impl Lower<'_, '_> {
             }
             Target::Block(n) if self.plans[n].join => self.join(n),
             Target::Block(n) => {
-                self.inherited[n] = Some(Inherited {
-                    flags: self.flags,
-                    executed: self.executed,
-                    low: self.low,
-                    dirty: self.dirty,
-                    checked: self.checked.clone(),
-                });
+                self.hand_over(n);
                 self.b.ins().jump(self.clif[n], &[]);
             }
         }

@@ -288,6 +288,18 @@ impl Lower<'_, '_> {
             let (a, b) = (self.typed(p.a, p.kind.1), self.typed(p.b, p.kind.1));
             return Lv::Int(self.b.ins().icmp(cc, a, b), Width::B);
         }
+        let negate = number & 1 != 0;
+        if negate && p.kind.0 != FlagsOp::Word {
+            // One comparison instead of one and its inverse.
+            let cc = match positive {
+                Cond::E => Some(IntCC::NotEqual),
+                Cond::S => Some(IntCC::SignedGreaterThanOrEqual),
+                _ => None,
+            };
+            if let Some(cc) = cc {
+                return Lv::Int(self.compare(cc, p.r, Lv::Const(0), p.kind.1), Width::B);
+            }
+        }
         let v = match positive {
             Cond::O => self.overflow(p),
             Cond::B => self.carry(p),
@@ -308,7 +320,6 @@ impl Lower<'_, '_> {
                 self.either(less, z, false)
             }
         };
-        let negate = number & 1 != 0;
         match v {
             None => Lv::Const(negate.into()),
             Some(v) if negate => Lv::Int(self.b.ins().bxor_imm_u(v, 1), Width::B),

@@ -57,6 +57,8 @@ impl Lower<'_, '_> {
         let v = match (op, x, y) {
             (_, Lv::Const(x), Lv::Const(y)) => Lv::Const(op.eval(w, x, y)),
             (Bin::Add, Lv::Rip(at), Lv::Const(c)) if w == Width::Q && self.code64() => Lv::Rip(at.wrapping_add(c as i64)),
+            // As TEST does with one register.
+            (Bin::And | Bin::Or, Lv::Int(x, from), Lv::Int(y, _)) if x == y && from >= w => Lv::Int(self.resize(x, from, w), w),
             (Bin::Shl | Bin::Shr | Bin::Sar, ..) => self.shift(op, w, a, b),
             (Bin::MulHiU | Bin::MulHiS, ..) if w < Width::Q => self.high_product(op == Bin::MulHiS, w, a, b),
             _ => {

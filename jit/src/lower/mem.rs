@@ -7,7 +7,7 @@ use crate::helpers::describe;
 use crate::vm::{Stubs, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I32, I64};
-use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Value};
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, MemFlagsData, Value};
 use egret_cpu::tlb::{ENTRIES, Entry, Tlb};
 use egret_cpu::{SegReg, State};
 use egret_isa::insn::{Ctx, Seg};
@@ -264,22 +264,23 @@ impl Lower<'_, '_> {
             Access::Write(None) => (offset_of!(Stubs, write), what),
             Access::Modify => (offset_of!(Stubs, modify), what),
         };
+        let ready = self.prepare_to_leave();
         self.call_stub(stub, [what, offset, value]);
         let status = self.load_state(I32, offset_of!(State, status));
         let host = self.load_state(I64, offset_of!(State, result));
         let code = self.b.ins().uextend(I64, status);
-        let leave = self.leave_block();
         debug_assert_eq!(exit::INTERPRET as u32 as u64, exit::INTERPRET);
         let addend = self.b.ins().isub(host, linear);
-        match slot {
-            Some(slot) => {
-                self.use_once(slot, addend);
-                self.b.ins().brif(status, leave, &[code.into()], ok, &[]);
-            }
-            None => {
-                self.b.ins().brif(status, leave, &[code.into()], ok, &[addend.into()]);
-            }
+        if let Some(slot) = slot {
+            self.use_once(slot, addend);
         }
-        self.fill_leave();
+        let on: &[BlockArg] = if slot.is_some() { &[] } else { &[addend.into()] };
+        if let Some([at, budget]) = ready {
+            self.b.ins().brif(status, self.leave_to, &[code.into(), at.into(), budget.into()], ok, on);
+        } else {
+            let leave = self.leave_block();
+            self.b.ins().brif(status, leave, &[code.into()], ok, on);
+            self.fill_leave();
+        }
     }
 }

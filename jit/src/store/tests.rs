@@ -49,6 +49,7 @@ fn compiled(n: u8) -> Compiled {
         base: None,
         bytes: page(n, 0x90),
         entries: vec![offset],
+        soft: vec![],
         known: vec![offset],
     };
     compiler.compile(request).unwrap()
