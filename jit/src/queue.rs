@@ -225,8 +225,16 @@ mod tests {
 
     fn job(n: u64) -> Job {
         let bytes = Box::new([0; crate::region::PAGE]);
-        let request =
-            Request { page: n << 12, ctx: Ctx(2), features: Default::default(), base: None, bytes, entries: vec![0], soft: vec![], known: vec![] };
+        let request = Request {
+            page: n << 12,
+            ctx: Ctx(2),
+            features: Default::default(),
+            base: None,
+            bytes,
+            entries: vec![0],
+            soft: vec![],
+            known: vec![],
+        };
         Job { key: (n << 12, Ctx(2)), since: Instant::now(), request }
     }
 

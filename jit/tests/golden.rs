@@ -90,8 +90,16 @@ fn listing(code: Code) -> String {
         let _ = writeln!(text, "  {line}");
     }
     let ctx = Bench::new(Start::L64).cpu.state.ctx;
-    let request =
-        Request { page: 0x1000, ctx, features: CpuModel::default().features(), base: None, bytes, entries: vec![0], soft: vec![], known: vec![0] };
+    let request = Request {
+        page: 0x1000,
+        ctx,
+        features: CpuModel::default().features(),
+        base: None,
+        bytes,
+        entries: vec![0],
+        soft: vec![],
+        known: vec![0],
+    };
     let mut compiler = Compiler::new(Tuning { verify: false, ..Tuning::default() }).expect("a compiler for this host");
     let host = compiler.disassembly(&request).expect("compiles");
     let _ = writeln!(text, "host: {} instructions", host.lines().filter(|l| l.starts_with("  ")).count());

@@ -281,13 +281,8 @@ impl Lower<'_, '_> {
 
     /// A block with no other way in goes on with what is known here.
     fn hand_over(&mut self, n: usize) {
-        self.inherited[n] = Some(Inherited {
-            flags: self.flags,
-            executed: self.executed,
-            low: self.low,
-            dirty: self.dirty,
-            checked: self.checked.clone(),
-        });
+        self.inherited[n] =
+            Some(Inherited { flags: self.flags, executed: self.executed, low: self.low, dirty: self.dirty, checked: self.checked.clone() });
     }
 
     /// Whether direct branches may go beyond the code segment's limit.
