@@ -29,6 +29,7 @@ pub fn machine(workload: &Workload, engine: Box<dyn Engine>) -> Machine {
         initrd: None,
         cmdline: String::new(),
         unpack: Unpack::Host,
+        unpacked: None,
     };
     let config = Config { memory: MEMORY, parts, image, engine, cpu: CpuModel::default() };
     Machine::new(config, None).expect("the workload boots").0

@@ -73,7 +73,14 @@ pub fn run(workload: &Workload, kind: EngineKind) -> Result<Run, String> {
         if kind == EngineKind::Interp { Box::new(Interp::default()) } else { Box::new(JitEngine::new().map_err(|e| e.to_string())?) };
     let parts = Parts { serial: Box::new(|_| {}), start_time: START, clock: ClockSource::Host, memory: MEMORY };
     let name = workload.name.to_owned();
-    let image = Image { kernel_name: name, kernel: workload.image.clone(), initrd: None, cmdline: String::new(), unpack: Unpack::Host };
+    let image = Image {
+        kernel_name: name,
+        kernel: workload.image.clone(),
+        initrd: None,
+        cmdline: String::new(),
+        unpack: Unpack::Host,
+        unpacked: None,
+    };
     let config = Config { memory: MEMORY, parts, image, engine, cpu: CpuModel::default() };
     let (mut machine, _) = Machine::new(config, None).map_err(|e| e.to_string())?;
     match machine.run(Some(LIMIT)) {

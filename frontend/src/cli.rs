@@ -116,7 +116,8 @@ pub struct RunArgs {
     /// [default: host]
     #[arg(long, value_parser = words::<ClockKind>(ClockKind::WORDS))]
     pub clock: Option<ClockKind>,
-    /// Keep compiled code in a directory for later runs, or do not: a directory, or off [default: in the user's cache directory]
+    /// Keep compiled code and unpacked kernels in a directory for later runs, or do not: a directory, or off
+    /// [default: in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub code_cache: Option<CodeCache>,
     /// Write Egret's own messages about the machine to a file instead of standard error

@@ -70,5 +70,6 @@ pub fn image(name: &str) -> Result<Image, String> {
         initrd: Some((guest.initrd.display().to_string(), image::read(&guest.initrd)?)),
         cmdline: guest.append,
         unpack: boot::Unpack::Host,
+        unpacked: None,
     })
 }

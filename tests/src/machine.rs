@@ -43,7 +43,8 @@ impl Guest {
         let console = Console::default();
         let out = console.clone();
         let parts = Parts { serial: Box::new(move |byte| out.push(byte)), start_time: START, clock, memory: MEMORY };
-        let image = Image { kernel_name: "test".into(), kernel, initrd: None, cmdline: cmdline.into(), unpack: Unpack::Host };
+        let image =
+            Image { kernel_name: "test".into(), kernel, initrd: None, cmdline: cmdline.into(), unpack: Unpack::Host, unpacked: None };
         let (machine, _) = Machine::new(Config { memory: MEMORY, parts, image, engine, cpu: egret_isa::CpuModel::default() }, None)?;
         Ok(Guest { machine, console })
     }
@@ -53,7 +54,8 @@ impl Guest {
         let console = Console::default();
         let out = console.clone();
         let parts = Parts { serial: Box::new(move |byte| out.push(byte)), start_time: START, clock, memory: MEMORY };
-        let image = Image { kernel_name: "test".into(), kernel, initrd: None, cmdline: String::new(), unpack: Unpack::Host };
+        let image =
+            Image { kernel_name: "test".into(), kernel, initrd: None, cmdline: String::new(), unpack: Unpack::Host, unpacked: None };
         let others = engines.split_off(1);
         let engine = engines.remove(0);
         let (machine, _) =

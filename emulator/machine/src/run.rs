@@ -1,6 +1,6 @@
 //! A machine: CPU, RAM and board, and the loop that runs them.
 
-use crate::boot::{self, Blob, BootError, BootImage, BootOptions, EntryState, Loaded, Progress, Segment, Unpack, layout};
+use crate::boot::{self, Blob, BootError, BootImage, BootOptions, EntryState, Loaded, Progress, Segment, Unpack, Unpacked, layout};
 use crate::clock::ClockSource;
 use crate::control::Control;
 use crate::mp_table;
@@ -28,6 +28,8 @@ pub struct Image {
     pub cmdline: String,
     /// Who unpacks a compressed kernel.
     pub unpack: Unpack,
+    /// Unpacked kernels of earlier runs.
+    pub unpacked: Option<Box<dyn Unpacked>>,
 }
 
 /// What a machine is made of.
@@ -236,7 +238,7 @@ impl Machine {
             cmdline: &self.image.cmdline,
         };
         let cpus = self.vcpus.len() as u8;
-        let options = BootOptions { unpack: self.image.unpack, cpus, progress };
+        let options = BootOptions { unpack: self.image.unpack, unpacked: self.image.unpacked.as_deref(), cpus, progress };
         let loaded = boot::load(&self.ram, &image, options)?;
         let model = self.vcpus[0].cpu.model();
         // There is room: `boot::load` has put the ACPI tables beside it.

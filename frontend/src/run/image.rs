@@ -13,7 +13,14 @@ pub fn open(options: &MachineOptions) -> Result<Image, String> {
     let mut image = match (&options.kernel, options.guest.as_deref()) {
         (Some(kernel), _) => {
             let initrd = options.initrd.as_deref().map(|path| Ok::<_, String>((name(path), read(path)?))).transpose()?;
-            Image { kernel_name: name(kernel), kernel: read(kernel)?, initrd, cmdline: String::new(), unpack: boot::Unpack::Host }
+            Image {
+                kernel_name: name(kernel),
+                kernel: read(kernel)?,
+                initrd,
+                cmdline: String::new(),
+                unpack: boot::Unpack::Host,
+                unpacked: None,
+            }
         }
         (None, None | Some(EMBEDDED)) => Image {
             kernel_name: "the embedded guest".into(),
@@ -21,6 +28,7 @@ pub fn open(options: &MachineOptions) -> Result<Image, String> {
             initrd: None,
             cmdline: String::new(),
             unpack: boot::Unpack::Host,
+            unpacked: None,
         },
         (None, Some(guest)) => crate::guests::image(guest)?,
     };

@@ -1,6 +1,7 @@
 //! `egret run`.
 
 pub mod image;
+mod kernels;
 pub mod output;
 pub mod session;
 mod words;
@@ -13,6 +14,7 @@ use egret_hypervisor::exit::ExitCode;
 use egret_hypervisor::options::{ClockKind, CodeCache, EngineKind, MachineOptions};
 use egret_jit::{JitEngine, Options, StoreSettings};
 use egret_machine::{ClockSource, Config, Image, Lockstep, Machine, MachineError, Stop, pc::Parts};
+use kernels::Kernels;
 use output::Output;
 use session::{Session, Stopper};
 use std::io::IsTerminal;
@@ -71,17 +73,20 @@ const CACHE_DIR_VARIABLE: &str = "EGRET_CACHE_DIR";
 /// Most bytes of code that are kept between runs.
 const CODE_CACHE_LIMIT: u64 = 256 << 20;
 
-/// Where compiled code is kept between runs.
-fn code_cache(options: &MachineOptions) -> Option<StoreSettings> {
-    let dir = match &options.code_cache {
+/// Where compiled code and unpacked kernels are kept between runs.
+fn cache_dir(options: &MachineOptions) -> Option<PathBuf> {
+    match &options.code_cache {
         Some(CodeCache::Off) => None,
         Some(CodeCache::Dir(dir)) => Some(dir.clone()),
         None => {
             let own = std::env::var_os(CACHE_DIR_VARIABLE).filter(|d| !d.is_empty()).map(PathBuf::from);
             own.or_else(|| dirs::cache_dir().map(|d| d.join("egret"))).map(|d| d.join("code"))
         }
-    };
-    dir.map(|dir| StoreSettings { dir, limit: CODE_CACHE_LIMIT })
+    }
+}
+
+fn code_cache(options: &MachineOptions) -> Option<StoreSettings> {
+    cache_dir(options).map(|dir| StoreSettings { dir, limit: CODE_CACHE_LIMIT })
 }
 
 /// The engine of a name; without one the JIT, or the interpreter where there is no compiler for the host.
@@ -104,7 +109,8 @@ fn engine(options: &MachineOptions, foreground: bool, words: &mut Words) -> Resu
 fn start(args: &RunArgs) -> Result<ExitCode, Refused> {
     let options = args.options();
     // First of all: a mistyped kernel must not cost the files of the last run.
-    let image = image::open(&options).map_err(Refused::input)?;
+    let mut image = image::open(&options).map_err(Refused::input)?;
+    image.unpacked = cache_dir(&options).map(|dir| Box::new(Kernels::new(dir)) as _);
     let mut words = Words::open(options.log.as_deref()).map_err(Refused::input)?;
     let serial = options.serial.clone().unwrap_or_default();
     let stopper = Stopper::new();

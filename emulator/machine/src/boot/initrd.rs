@@ -68,7 +68,7 @@ fn check_stream(data: &[u8], format: Format, memory: u64) -> Result<(), Reason> 
     }
     let what = "the initrd";
     let inner = format.reader(data).map_err(|e| Reason::unpack(what, format.name(), &e))?;
-    let mut stream = Metered { inner, done: 0, total: memory, progress: &mut |_| {} };
+    let mut stream = Metered { inner, done: 0, total: memory, copy: None, progress: &mut |_| {} };
     unpack::drain(&mut stream, what, format.name()).map(|_| ())
 }
 

@@ -4,7 +4,7 @@ use super::elf::{Elf, LoadError, PREFIX, is_elf};
 use super::entry::gpr;
 use super::unpack::{Format, Metered, drain};
 use super::{BootError, EntryState, Fields, Job, Loaded, Protocol, Reason, Unpack, initrd, layout};
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 /// Offsets of setup header fields, in the file as in the zero page.
 mod field {
@@ -117,6 +117,9 @@ impl<'a> Header<'a> {
     }
 }
 
+/// The longest unpacked kernel that is worth keeping.
+const MOST_KEPT: u64 = 256 << 20;
+
 /// Where a kernel is entered.
 struct Kernel {
     protocol: Protocol,
@@ -152,17 +155,21 @@ fn unpack(job: &mut Job, header: &Header) -> Result<Option<Kernel>, Reason> {
     }
     // All formats but gzip, which ends with it anyway, have the size appended to the stream.
     let bare = &payload[..payload.len() - 4];
-    let (name, inner): (_, Box<dyn Read>) = match Format::detect(payload) {
-        None if is_elf(payload) => ("plain", Box::new(bare)),
-        None => return Err(Reason::Packing(unknown(payload))),
-        Some(Format::Lzo) => return Err(Reason::Packing("lzo".into())),
-        Some(format) => {
+    let kept = job.unpacked.and_then(|u| u.find(payload, total)).filter(|k| k.len() as u64 == total);
+    let mut copy = None;
+    let (name, inner): (_, Box<dyn Read>) = match (Format::detect(payload), kept) {
+        (None, _) if is_elf(payload) => ("plain", Box::new(bare)),
+        (None, _) => return Err(Reason::Packing(unknown(payload))),
+        (Some(Format::Lzo), _) => return Err(Reason::Packing("lzo".into())),
+        (Some(format), Some(kept)) => (format.name(), Box::new(Cursor::new(kept))),
+        (Some(format), None) => {
             let data = if format == Format::Gzip { payload } else { bare };
+            copy = job.unpacked.filter(|_| total <= MOST_KEPT).map(|_| Vec::new());
             (format.name(), format.reader(data).map_err(|e| Reason::unpack("the kernel payload", format.name(), &e))?)
         }
     };
     let fail = |e: std::io::Error| Reason::unpack("the kernel payload", name, &e);
-    let mut stream = Metered { inner, done: 0, total, progress: &mut *job.progress };
+    let mut stream = Metered { inner, done: 0, total, copy, progress: &mut *job.progress };
     let mut prefix = Vec::new();
     stream.by_ref().take(PREFIX as u64).read_to_end(&mut prefix).map_err(fail)?;
     if !is_elf(&prefix) {
@@ -177,6 +184,9 @@ fn unpack(job: &mut Job, header: &Header) -> Result<Option<Kernel>, Reason> {
     drain(&mut stream, "the kernel payload", name)?;
     if stream.done != total {
         return Err(Reason::Damaged("the payload does not unpack to the size it claims"));
+    }
+    if let (Some(unpacked), Some(copy)) = (job.unpacked, stream.copy.take()) {
+        unpacked.keep(payload, copy);
     }
     let code32_start = u32::try_from(entry).map_err(|_| Reason::Damaged("the entry point lies above 4 GiB"))?;
     Ok(Some(Kernel { protocol: if elf.is64 { Protocol::Linux64 } else { Protocol::Linux32 }, entry, code32_start }))

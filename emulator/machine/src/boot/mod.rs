@@ -65,19 +65,29 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// A place where unpacked kernels are kept from one run to the next.
+pub trait Unpacked: Send + Sync {
+    /// The `len` bytes that `packed` unpacks to, if they are there.
+    fn find(&self, packed: &[u8], len: u64) -> Option<Vec<u8>>;
+    /// Keeps what `packed` has unpacked to.
+    fn keep(&self, packed: &[u8], unpacked: Vec<u8>);
+}
+
 /// Options of [`load`].
-pub struct BootOptions<'a> {
+pub struct BootOptions<'a, 'k> {
     /// Who unpacks a bzImage.
     pub unpack: Unpack,
+    /// Unpacked kernels of earlier runs.
+    pub unpacked: Option<&'k dyn Unpacked>,
     /// Processors to describe in the ACPI tables.
     pub cpus: u8,
     /// Called about once per MiB unpacked.
     pub progress: Option<&'a mut dyn FnMut(Progress)>,
 }
 
-impl Default for BootOptions<'_> {
+impl Default for BootOptions<'_, '_> {
     fn default() -> Self {
-        BootOptions { unpack: Unpack::Host, cpus: 1, progress: None }
+        BootOptions { unpack: Unpack::Host, unpacked: None, cpus: 1, progress: None }
     }
 }
 
@@ -111,9 +121,9 @@ pub struct Loaded {
 
 /// Loads `image` into `ram`. Memory that the kernel expects to be zero is cleared, other memory is left as it is.
 pub fn load(ram: &GuestRam, image: &BootImage, opts: BootOptions) -> Result<Loaded, BootError> {
-    let BootOptions { unpack, cpus, progress } = opts;
+    let BootOptions { unpack, unpacked, cpus, progress } = opts;
     let mut silent = |_| {};
-    let mut job = Job { space: space::Space::new(ram), image, unpack, rsdp: 0, progress: progress.unwrap_or(&mut silent) };
+    let mut job = Job { space: space::Space::new(ram), image, unpack, unpacked, rsdp: 0, progress: progress.unwrap_or(&mut silent) };
     let kernel = image.kernel;
     let in_kernel = |reason: Reason| reason.in_file(kernel.name);
     if ram.size() < layout::MIN_MEMORY - (layout::VGA_HOLE_END - layout::VGA_HOLE) {
@@ -141,6 +151,7 @@ struct Job<'a> {
     space: space::Space<'a>,
     image: &'a BootImage<'a>,
     unpack: Unpack,
+    unpacked: Option<&'a dyn Unpacked>,
     rsdp: u64,
     progress: &'a mut dyn FnMut(Progress),
 }

@@ -155,6 +155,8 @@ pub(super) struct Metered<'a> {
     pub(super) done: u64,
     /// The most there may be.
     pub(super) total: u64,
+    /// All that was given, if somebody wants it.
+    pub(super) copy: Option<Vec<u8>>,
     pub(super) progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -165,6 +167,9 @@ impl Read for Metered<'_> {
         self.done += n as u64;
         if self.done > self.total {
             return Err(invalid(format!("it unpacks to more than {} bytes", self.total)));
+        }
+        if let Some(copy) = &mut self.copy {
+            copy.extend_from_slice(&out[..n]);
         }
         if self.done / STEP != before / STEP {
             (self.progress)(Progress { done: self.done, total: self.total });
