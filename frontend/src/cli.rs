@@ -120,6 +120,10 @@ pub struct RunArgs {
     /// [default: in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub code_cache: Option<CodeCache>,
+    /// How often a block of guest code runs in the interpreter before it is compiled; with 1 all code is compiled before it
+    /// first runs, on the CPU's own thread [default: 200]
+    #[arg(long, value_name = "COUNT", value_parser = units::parse_threshold)]
+    pub jit_threshold: Option<u32>,
     /// Write Egret's own messages about the machine to a file instead of standard error
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -150,6 +154,7 @@ impl RunArgs {
             stats: self.stats,
             clock: self.clock,
             code_cache: self.code_cache.clone(),
+            jit_threshold: self.jit_threshold,
             log: self.log.clone(),
             no_reboot: self.no_reboot,
         }
@@ -182,7 +187,7 @@ pub enum GuestsCommand {
 
 const UP_EXAMPLES: &str = "\
 FILE holds one [[machine]] table for each machine: its name, and the options of `egret run` as keys (guest, kernel, initrd,
-append, memory, cpus, engine, cpu, unpack, serial, timeout, stats, clock, code-cache, log, no-reboot). Paths are relative to FILE's folder.
+append, memory, cpus, engine, cpu, unpack, serial, timeout, stats, clock, code-cache, jit-threshold, log, no-reboot). Paths are relative to FILE's folder.
 Ctrl-C stops all machines; a second Ctrl-C kills them. Exit code 0 when every machine ended with 0, else 1.
 
 Example of a FILE:
@@ -375,6 +380,7 @@ mod tests {
             stats: Some(Stats::Json),
             clock: Some(ClockKind::Instructions),
             code_cache: Some(CodeCache::Dir("-c".into())),
+            jit_threshold: Some(3),
             log: Some("l".into()),
             no_reboot: true,
         };

@@ -108,6 +108,7 @@ const KEYS: &[(&str, Set)] = &[
     ("timeout", |o, v| v.number().and_then(|n| units::parse_seconds(&n).map_err(|e| e.to_string())).map(|t| o.timeout = Some(t))),
     ("stats", |o, v| v.parsed(str::parse).map(|s| o.stats = Some(s))),
     ("clock", |o, v| v.parsed(str::parse).map(|c| o.clock = Some(c))),
+    ("jit-threshold", |o, v| v.number().and_then(|n| units::parse_threshold(&n)).map(|n| o.jit_threshold = Some(n))),
     ("code-cache", |o, v| v.parsed(str::parse).map(|c| o.code_cache = Some(c))),
     ("log", |o, v| v.text().map(|t| o.log = Some(t.into()))),
     ("no-reboot", |o, v| v.flag().map(|b| o.no_reboot = b)),
@@ -223,6 +224,7 @@ mod tests {
             clock = "instructions"
             cpus = 4
             code-cache = "code"
+            jit-threshold = 50
             log = "egret.log"
             no-reboot = true
             [[machine]]
@@ -247,6 +249,7 @@ mod tests {
             clock: Some(ClockKind::Instructions),
             cpus: Some(4),
             code_cache: Some(CodeCache::Dir(dir.join("code"))),
+            jit_threshold: Some(50),
             log: Some(dir.join("egret.log")),
             no_reboot: true,
         };

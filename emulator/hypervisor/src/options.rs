@@ -170,6 +170,8 @@ pub struct MachineOptions {
     pub clock: Option<ClockKind>,
     /// Where compiled code is kept for later runs.
     pub code_cache: Option<CodeCache>,
+    /// How often a block runs before it is compiled.
+    pub jit_threshold: Option<u32>,
     /// A file for Egret's own messages about the machine.
     pub log: Option<PathBuf>,
     /// Ends the machine where it would reset.
@@ -207,6 +209,7 @@ impl MachineOptions {
         put("timeout", self.timeout.map(|t| t.as_secs_f64().to_string().into()));
         put("stats", self.stats.map(|s| s.word().into()));
         put("clock", self.clock.map(|c| c.word().into()));
+        put("jit-threshold", self.jit_threshold.map(|n| n.to_string().into()));
         put("code-cache", self.code_cache.as_ref().map(|c| if let CodeCache::Dir(dir) = c { dir.into() } else { "off".into() }));
         put("log", path(&self.log));
         if self.no_reboot {

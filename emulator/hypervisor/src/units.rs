@@ -75,6 +75,11 @@ pub fn parse_cpus(text: &str) -> Result<u8, String> {
     n.ok_or_else(|| format!("'{text}' is not a number of CPUs from 1 to {most}"))
 }
 
+/// How often something runs before it is compiled.
+pub fn parse_threshold(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("'{text}' is not a count from 1 to {}", u32::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

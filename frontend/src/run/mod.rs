@@ -91,7 +91,9 @@ fn code_cache(options: &MachineOptions) -> Option<StoreSettings> {
 
 /// The engine of a name; without one the JIT, or the interpreter where there is no compiler for the host.
 fn engine(options: &MachineOptions, foreground: bool, words: &mut Words) -> Result<Box<dyn Engine>, Refused> {
-    let jit = || JitEngine::with(Options { foreground, store: code_cache(options), ..Options::default() }).map(Box::new);
+    let threshold = options.jit_threshold.unwrap_or(Options::default().threshold);
+    let foreground = foreground || threshold == 1;
+    let jit = || JitEngine::with(Options { threshold, foreground, store: code_cache(options), ..Options::default() }).map(Box::new);
     Ok(match options.engine {
         Some(EngineKind::Interp) => Box::new(Interp::default()),
         Some(EngineKind::Jit) => jit().map_err(Refused::input)?,
