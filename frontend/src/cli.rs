@@ -106,6 +106,9 @@ pub struct RunArgs {
     /// Where the serial port leads: stdio, file:PATH or none [default: stdio]
     #[arg(long, value_name = "WHERE")]
     pub serial: Option<Serial>,
+    /// Where the debug console, port E9h, leads: stdio, file:PATH or none [default: none]
+    #[arg(long, value_name = "WHERE")]
+    pub debugcon: Option<Serial>,
     /// Stop after this many seconds, with exit code 4
     #[arg(long, value_name = "SECONDS", value_parser = units::parse_seconds)]
     pub timeout: Option<Duration>,
@@ -150,6 +153,7 @@ impl RunArgs {
             cpu: self.cpu,
             unpack: self.unpack,
             serial: self.serial.clone(),
+            debugcon: self.debugcon.clone(),
             timeout: self.timeout,
             stats: self.stats,
             clock: self.clock,
@@ -187,7 +191,7 @@ pub enum GuestsCommand {
 
 const UP_EXAMPLES: &str = "\
 FILE holds one [[machine]] table for each machine: its name, and the options of `egret run` as keys (guest, kernel, initrd,
-append, memory, cpus, engine, cpu, unpack, serial, timeout, stats, clock, code-cache, jit-threshold, log, no-reboot). Paths are relative to FILE's folder.
+append, memory, cpus, engine, cpu, unpack, serial, debugcon, timeout, stats, clock, code-cache, jit-threshold, log, no-reboot). Paths are relative to FILE's folder.
 Ctrl-C stops all machines; a second Ctrl-C kills them. Exit code 0 when every machine ended with 0, else 1.
 
 Example of a FILE:
@@ -376,6 +380,7 @@ mod tests {
             cpu: Some("x86-64-v2,-popcnt".parse().unwrap()),
             unpack: Some(Unpack::Guest),
             serial: Some(Serial::File("x y".into())),
+            debugcon: Some(Serial::Stdio),
             timeout: Some(Duration::from_millis(1500)),
             stats: Some(Stats::Json),
             clock: Some(ClockKind::Instructions),
@@ -400,6 +405,7 @@ mod tests {
             (&["--cpus", "255"], "'255' is not a number of CPUs from 1 to 254"),
             (&["--engine", "turbo"], "possible values: interp, jit, lockstep"),
             (&["--serial", "tcp:1"], "use stdio, none or file:PATH"),
+            (&["--debugcon", "file:"], "use stdio, none or file:PATH"),
             (&["--timeout", "0"], "'0' is not a time"),
             (&["--initrd", "x"], "--kernel <FILE>"),
             (&["debian", "--kernel", "x"], "cannot be used with"),

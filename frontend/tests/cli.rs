@@ -268,3 +268,20 @@ fn an_interrupt_stops_all_machines_and_a_crash_stops_one() {
     }
     assert!(err.contains("crash | egret: triple fault at"), "{err}");
 }
+
+/// The test kernel `platform` writes `!` to port E9h.
+#[test]
+fn the_debug_console_leads_where_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (kernel, to) = (path("platform.elf"), format!("file:{}", path("e9")));
+    let platform = egret_guests::tests_kernels::all().into_iter().find(|k| k.name == "platform").unwrap();
+    std::fs::write(&kernel, &platform.image).unwrap();
+    let run = |more: &[&str]| said(&[&["run", "--kernel", &kernel, "--timeout", "60"], more].concat());
+    let to_file = run(&["--debugcon", &to]);
+    assert_eq!((to_file.code, std::fs::read_to_string(path("e9")).unwrap().as_str()), (Some(0), "!"), "{}", to_file.err);
+    assert!(to_file.out.contains(platform.expect) && !to_file.out.contains('!'), "{}", to_file.out);
+    assert!(run(&["--debugcon", "stdio"]).out.contains("!PASS") && !run(&[]).out.contains('!'));
+    let alone = run(&["--serial", "none", "--debugcon", "stdio"]);
+    assert_eq!((alone.code, alone.out.as_str()), (Some(0), "!"));
+}

@@ -105,6 +105,7 @@ const KEYS: &[(&str, Set)] = &[
     ("cpu", |o, v| v.parsed(str::parse).map(|c| o.cpu = Some(c))),
     ("unpack", |o, v| v.parsed(str::parse).map(|u| o.unpack = Some(u))),
     ("serial", |o, v| v.parsed(str::parse).map(|s| o.serial = Some(s))),
+    ("debugcon", |o, v| v.parsed(str::parse).map(|s| o.debugcon = Some(s))),
     ("timeout", |o, v| v.number().and_then(|n| units::parse_seconds(&n).map_err(|e| e.to_string())).map(|t| o.timeout = Some(t))),
     ("stats", |o, v| v.parsed(str::parse).map(|s| o.stats = Some(s))),
     ("clock", |o, v| v.parsed(str::parse).map(|c| o.clock = Some(c))),
@@ -219,6 +220,7 @@ mod tests {
             cpu = "x86-64-v1"
             unpack = "guest"
             serial = "file:a.log"
+            debugcon = "stdio"
             timeout = 2.5
             stats = "json"
             clock = "instructions"
@@ -244,6 +246,7 @@ mod tests {
             cpu: Some("x86-64-v1".parse().unwrap()),
             unpack: Some(Unpack::Guest),
             serial: Some(Serial::File(dir.join("a.log"))),
+            debugcon: Some(Serial::Stdio),
             timeout: Some(Duration::from_millis(2500)),
             stats: Some(Stats::Json),
             clock: Some(ClockKind::Instructions),
@@ -277,7 +280,7 @@ mod tests {
             ("[[machine]]\nname = \"a\"\ncpus = 0\n", "fleet.toml:3: cpus: '0' is not a number of CPUs from 1 to 254"),
             ("[[machine]]\nname = \"a\"\ntimeout = -1\n", "fleet.toml:3: timeout: '-1' is not a time"),
             ("[[machine]]\nname = \"a\"\nno-reboot = 1\n", "fleet.toml:3: no-reboot: expected true or false"),
-            ("[[machine]]\nname = \"a\"\nserial = \"tcp\"\n", "fleet.toml:3: serial: 'tcp' is not a serial port"),
+            ("[[machine]]\nname = \"a\"\nserial = \"tcp\"\n", "fleet.toml:3: serial: 'tcp' is no place for output"),
             ("[[machine]]\nname = \"a\"\nkernel = \"\"\n", "fleet.toml:3: kernel: an empty text"),
             ("[[machine]]\nname = \"a\"\nkernel = \"k\"\nguest = \"os\"\n", "fleet.toml:2: machine 'a' has both guest and kernel"),
             ("[[machine]]\nname = \"a\"\ninitrd = \"k\"\n", "fleet.toml:2: machine 'a' has an initrd but no kernel"),

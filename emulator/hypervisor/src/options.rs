@@ -94,7 +94,7 @@ choice! {
     }
 }
 
-/// Where the first serial port leads.
+/// Where the first serial port or the debug console leads.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Serial {
     /// Standard input and output.
@@ -108,7 +108,7 @@ pub enum Serial {
 
 /// A serial port description that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a serial port: use stdio, none or file:PATH")]
+#[error("'{0}' is no place for output: use stdio, none or file:PATH")]
 pub struct SerialError(String);
 
 impl FromStr for Serial {
@@ -162,6 +162,8 @@ pub struct MachineOptions {
     pub unpack: Option<Unpack>,
     /// Where the first serial port leads.
     pub serial: Option<Serial>,
+    /// Where the debug console leads; nowhere by default.
+    pub debugcon: Option<Serial>,
     /// Stops the machine after this much host time.
     pub timeout: Option<Duration>,
     /// Statistics at the end.
@@ -206,6 +208,7 @@ impl MachineOptions {
         put("cpu", self.cpu.map(|c| c.to_string().into()));
         put("unpack", self.unpack.map(|u| u.word().into()));
         put("serial", self.serial.as_ref().map(serial_text));
+        put("debugcon", self.debugcon.as_ref().map(serial_text));
         put("timeout", self.timeout.map(|t| t.as_secs_f64().to_string().into()));
         put("stats", self.stats.map(|s| s.word().into()));
         put("clock", self.clock.map(|c| c.word().into()));
@@ -224,15 +227,15 @@ impl MachineOptions {
 
     /// Makes relative paths relative to `folder`.
     pub fn resolve_paths(&mut self, folder: &Path) {
-        let serial = match &mut self.serial {
+        let [serial, debugcon] = [&mut self.serial, &mut self.debugcon].map(|place| match place {
             Some(Serial::File(path)) => Some(path),
             _ => None,
-        };
+        });
         let cache = match &mut self.code_cache {
             Some(CodeCache::Dir(path)) => Some(path),
             _ => None,
         };
-        for path in [self.kernel.as_mut(), self.initrd.as_mut(), self.log.as_mut(), serial, cache].into_iter().flatten() {
+        for path in [self.kernel.as_mut(), self.initrd.as_mut(), self.log.as_mut(), serial, debugcon, cache].into_iter().flatten() {
             *path = folder.join(&*path);
         }
     }
@@ -275,12 +278,14 @@ mod tests {
         let mut o = MachineOptions {
             kernel: Some("k".into()),
             serial: Some(Serial::File("out/log".into())),
+            debugcon: Some(Serial::File("e9".into())),
             initrd: Some(std::path::absolute("abs").unwrap()),
             ..Default::default()
         };
         o.resolve_paths(Path::new("dir"));
         assert_eq!(o.kernel.unwrap(), Path::new("dir").join("k"));
         assert_eq!(o.serial, Some(Serial::File(Path::new("dir").join("out/log"))));
+        assert_eq!(o.debugcon, Some(Serial::File(Path::new("dir").join("e9"))));
         assert_eq!(o.initrd.unwrap(), std::path::absolute("abs").unwrap());
     }
 }

@@ -11,7 +11,7 @@ use crate::console::terminal::say;
 use crate::progress::Progress;
 use egret_cpu::{Engine, Interp};
 use egret_hypervisor::exit::ExitCode;
-use egret_hypervisor::options::{ClockKind, CodeCache, EngineKind, MachineOptions};
+use egret_hypervisor::options::{ClockKind, CodeCache, EngineKind, MachineOptions, Serial};
 use egret_jit::{JitEngine, Options, StoreSettings};
 use egret_machine::{ClockSource, Config, Image, Lockstep, Machine, MachineError, Stop, pc::Parts};
 use kernels::Kernels;
@@ -117,13 +117,16 @@ fn start(args: &RunArgs) -> Result<ExitCode, Refused> {
     let serial = options.serial.clone().unwrap_or_default();
     let stopper = Stopper::new();
     let output = Output::open(&serial, &stopper).map_err(|e| Refused::input(format!("--serial: {e}")))?;
+    let debugcon = debug_console(&options, &serial, &stopper)?;
     let mut machine = build(&options, image, &output, &mut words)?;
+    machine.board().lock().set_debug_console(debugcon.as_ref().unwrap_or(&output).sink());
     stopper.attach(machine.control());
     let session = Session::start(&stopper, &serial, options.timeout, args.stop_on_eof)
         .map_err(|e| Refused(ExitCode::Internal, format!("the console cannot be set up: {e}")))?;
     let began = Instant::now();
     let ended = go(&mut machine, options.no_reboot);
     output.finish();
+    debugcon.into_iter().for_each(Output::finish);
     drop(session);
     let seconds = began.elapsed().as_secs_f64();
     let code = match ended {
@@ -152,6 +155,15 @@ fn start(args: &RunArgs) -> Result<ExitCode, Refused> {
     }
     words.report(&machine, options.stats, code, seconds);
     Ok(code)
+}
+
+/// The debug console's output; `None` when it goes where the serial port's goes.
+fn debug_console(options: &MachineOptions, serial: &Serial, stopper: &Stopper) -> Result<Option<Output>, Refused> {
+    let place = options.debugcon.clone().unwrap_or(Serial::None);
+    if place == *serial {
+        return Ok(None);
+    }
+    Output::open(&place, stopper).map(Some).map_err(|e| Refused::input(format!("--debugcon: {e}")))
 }
 
 /// Runs the machine, through resets, to its end.
