@@ -318,6 +318,9 @@ pub struct ConformArgs {
     /// Stop at the first failure
     #[arg(long)]
     pub fail_fast: bool,
+    /// Vectors that fail on purpose, each with its reason: a Markdown table of file, test and reason [default: tests/KNOWN.md]
+    #[arg(long, value_name = "FILE")]
+    pub known: Option<PathBuf>,
     /// Worker threads [default: one for each host CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: Option<u16>,

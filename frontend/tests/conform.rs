@@ -1,6 +1,7 @@
 //! The readers and the runner on files of both formats, whole and damaged.
 
 use egret::conform::engine::{End, Final, Outcome, VectorEngine};
+use egret::conform::known::Known;
 use egret::conform::moo;
 use egret::conform::regs::{Reg, value};
 use egret::conform::runner::{EngineChoice, Filter, Settings, run};
@@ -148,7 +149,15 @@ impl VectorEngine for Obedient {
 }
 
 fn settings() -> Settings {
-    Settings { engines: vec![EngineChoice::Interp, EngineChoice::Jit], jobs: 2, filter: None, shard: None, fail_fast: false, keep: 2 }
+    Settings {
+        engines: vec![EngineChoice::Interp, EngineChoice::Jit],
+        jobs: 2,
+        filter: None,
+        shard: None,
+        fail_fast: false,
+        keep: 2,
+        known: Known::default(),
+    }
 }
 
 fn obedient(_: EngineChoice) -> Result<Box<dyn VectorEngine>, String> {
@@ -218,6 +227,26 @@ fn failures_carry_flags_by_name() {
     std::fs::write(dir.path().join("metadata.json"), r#"{"opcodes": {"00": {"flags-mask": 65534}}}"#).unwrap();
     let report = run(&[file], &settings(), &wrong, &AtomicU64::new(0)).unwrap();
     assert_eq!(report.totals().failed, 0);
+}
+
+#[test]
+fn known_exceptions_neither_pass_nor_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.MOO");
+    std::fs::write(&file, add_file(5)).unwrap();
+    let name = &parse(&add_file(5)).unwrap()[2].name;
+    let known = Known::parse(&format!("| b.MOO | `{name}` | an erratum |")).unwrap();
+    let wrong = |_| Ok(Box::new(Obedient { wrong: Some("cf") }) as Box<dyn VectorEngine>);
+    let one = Settings { engines: vec![EngineChoice::Interp], known, ..settings() };
+    let report = run(std::slice::from_ref(&file), &one, &wrong, &AtomicU64::new(0)).unwrap();
+    let named = parse(&add_file(5)).unwrap().iter().filter(|v| v.name == *name).count() as u64;
+    let want = serde_json::json!({"ran": 5, "passed": 0, "failed": 5 - named, "skipped": 0, "known": named});
+    assert_eq!(report.json()["totals"], want);
+    let text = report.text(5);
+    assert!(text.contains(&format!("known exception {name}: an erratum")) && text.contains(&format!("known {named}, ")), "{text}");
+    // What is listed and passes is a pass.
+    let report = run(&[file], &one, &obedient, &AtomicU64::new(0)).unwrap();
+    assert_eq!(report.json()["totals"], serde_json::json!({"ran": 5, "passed": 5, "failed": 0, "skipped": 0}));
 }
 
 #[test]

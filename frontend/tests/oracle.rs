@@ -2,6 +2,7 @@
 
 use egret::conform::engine::make;
 use egret::conform::jsonl::Reader;
+use egret::conform::known::Known;
 use egret::conform::oracle::command::choose;
 use egret::conform::oracle::generate::Generator;
 use egret::conform::oracle::host::Host;
@@ -20,7 +21,15 @@ const MODES: [Mode; 3] = [Mode::M64, Mode::M32, Mode::M16];
 #[test]
 fn golden_vectors_pass_on_every_engine() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/golden");
-    let settings = Settings { engines: EngineChoice::ALL.to_vec(), jobs: 2, filter: None, shard: None, fail_fast: false, keep: 5 };
+    let settings = Settings {
+        engines: EngineChoice::ALL.to_vec(),
+        jobs: 2,
+        filter: None,
+        shard: None,
+        fail_fast: false,
+        keep: 5,
+        known: Known::default(),
+    };
     let report = run(&[folder], &settings, &make, &AtomicU64::new(0)).expect("the golden vectors are there");
     assert_eq!(report.errors, []);
     let totals = report.totals();

@@ -2,6 +2,7 @@
 //! checkout on the interpreter (`.ci/run` has the other engines run them).
 
 use egret::conform::engine::make;
+use egret::conform::known::Known;
 use egret::conform::report::Report;
 use egret::conform::runner::{EngineChoice, Settings, run};
 use std::path::Path;
@@ -14,7 +15,8 @@ fn report(path: &str, engines: &[EngineChoice]) -> Option<Report> {
         eprintln!("no {}: nothing to run", path.display());
         return None;
     }
-    let settings = Settings { engines: engines.to_vec(), jobs: 2, filter: None, shard: None, fail_fast: false, keep: 5 };
+    let settings =
+        Settings { engines: engines.to_vec(), jobs: 2, filter: None, shard: None, fail_fast: false, keep: 5, known: Known::default() };
     let report = run(&[path], &settings, &make, &AtomicU64::new(0)).expect("the sample can be read");
     assert_eq!(report.errors, []);
     Some(report)

@@ -3,6 +3,7 @@
 use super::coverage::Coverage;
 use super::html::html;
 use super::junit::junit;
+use super::known::Known;
 use super::report::Report;
 use super::runner::{Factory, Filter, Settings, run};
 use super::source::SourceError;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Failures kept for each mnemonic.
 const KEEP: usize = 3;
+
+/// Known exceptions, seen from a checkout's top.
+const OWN_KNOWN: &str = "tests/KNOWN.md";
 
 /// Where the project's own vectors are, seen from a checkout's top.
 const OWN_VECTORS: &str = "tests/vectors";
@@ -52,6 +56,7 @@ fn go(args: &ConformArgs, paths: &[PathBuf], make: Factory<'_>) -> Result<Report
         shard: args.shard,
         fail_fast: args.fail_fast,
         keep: KEEP,
+        known: known(args.known.as_deref())?,
     };
     let done = AtomicU64::new(0);
     let finished = AtomicBool::new(false);
@@ -68,6 +73,13 @@ fn go(args: &ConformArgs, paths: &[PathBuf], make: Factory<'_>) -> Result<Report
         drop(finish);
         result
     })
+}
+
+/// The list of known exceptions: of `path`, or of the checkout that this runs in.
+fn known(path: Option<&Path>) -> Result<Known, SourceError> {
+    let Some(path) = path.or_else(|| Some(Path::new(OWN_KNOWN)).filter(|p| p.is_file())) else { return Ok(Known::default()) };
+    let text = std::fs::read_to_string(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
+    Known::parse(&text).map_err(|why| SourceError::Unusable { path: path.to_owned(), why })
 }
 
 /// Prints the coverage page.

@@ -43,9 +43,9 @@ impl Entry {
         self.scores.iter().any(|t| t.ran > 0)
     }
 
-    /// Some vector ran on engine number `n`, and none failed.
+    /// Some vector ran on engine number `n`, and all passed.
     fn passes(&self, n: usize) -> bool {
-        self.scores.get(n).is_some_and(|t| t.ran > 0 && t.failed == 0)
+        self.scores.get(n).is_some_and(|t| t.ran > 0 && t.passed == t.ran)
     }
 
     fn modes(&self) -> String {

@@ -58,6 +58,9 @@ fn summary(page: &mut String, report: &Report) {
         for (reason, n) in e.reasons() {
             let _ = writeln!(page, "<p>{}: skipped {n}: {}</p>", e.engine.word(), escape(reason));
         }
+        for (name, reason) in e.rows.values().flat_map(|r| &r.known) {
+            let _ = writeln!(page, "<p>{}: known exception {}: {}</p>", e.engine.word(), escape(name), escape(reason));
+        }
     }
 }
 
@@ -83,6 +86,7 @@ fn cell(totals: Totals) -> String {
     match totals {
         Totals { ran: 0, skipped: 0, .. } => "<td class=\"none\">–</td>".into(),
         Totals { ran: 0, skipped, .. } => format!("<td class=\"none\">{skipped} skipped</td>"),
+        Totals { failed: 0, passed, known: 1.., .. } => format!("<td class=\"none\">{passed} and {} known</td>", totals.known),
         Totals { failed: 0, passed, .. } => format!("<td class=\"ok\">{passed}</td>"),
         Totals { ran, passed, .. } => format!("<td class=\"bad\">{passed} of {ran}</td>"),
     }

@@ -52,7 +52,7 @@ pub fn junit(report: &Report) -> String {
 
 fn suite(text: &mut String, engine: &EngineReport) {
     let failed = engine.rows.values().filter(|r| r.totals.failed > 0).count();
-    let skipped = engine.rows.values().filter(|r| r.totals.ran == 0).count();
+    let skipped = engine.rows.values().filter(|r| r.totals.ran == 0 || (r.totals.known > 0 && r.totals.failed == 0)).count();
     let word = engine.engine.word();
     let _ = writeln!(
         text,
@@ -72,6 +72,9 @@ fn suite(text: &mut String, engine: &EngineReport) {
         } else if t.ran == 0 {
             let reasons: Vec<&str> = row.skipped.keys().map(String::as_str).collect();
             let _ = writeln!(text, "><skipped message=\"{}\"/></testcase>", escape(&reasons.join("; ")));
+        } else if t.known > 0 {
+            let known: Vec<String> = row.known.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+            let _ = writeln!(text, "><skipped message=\"known exceptions: {}\"/></testcase>", escape(&known.join("; ")));
         } else {
             text.push_str("/>\n");
         }

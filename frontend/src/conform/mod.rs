@@ -9,6 +9,7 @@ pub mod flat;
 pub mod html;
 pub mod jsonl;
 pub mod junit;
+pub mod known;
 pub mod masks;
 pub mod moo;
 pub mod moo_parts;

@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// Counts of vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
-    /// Executed: passed and failed ones.
+    /// Executed: passed, failed and known ones.
     pub ran: u64,
     /// Ended as expected.
     pub passed: u64,
@@ -19,6 +19,14 @@ pub struct Totals {
     pub failed: u64,
     /// Not executed.
     pub skipped: u64,
+    /// Did not end as expected, for a reason that the list of known exceptions gives.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub known: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Totals {
@@ -28,6 +36,7 @@ impl Totals {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.known += other.known;
     }
 }
 
@@ -40,6 +49,8 @@ pub struct Row {
     pub codes: BTreeMap<Code, Totals>,
     /// Why vectors were skipped.
     pub skipped: BTreeMap<String, u64>,
+    /// Known exceptions: why, by the test's name.
+    pub known: BTreeMap<String, String>,
 }
 
 impl Row {
@@ -93,9 +104,15 @@ impl EngineReport {
     }
 
     /// Counts a vector that ran.
-    pub fn ran(&mut self, vector: &Vector, code: Option<Code>, diffs: Vec<Diff>, keep: usize) {
-        let failed = u64::from(!diffs.is_empty());
-        let row = self.row(vector, code, Totals { ran: 1, passed: 1 - failed, failed, skipped: 0 });
+    pub fn ran(&mut self, vector: &Vector, code: Option<Code>, diffs: Vec<Diff>, known: Option<&str>, keep: usize) {
+        let wrong = !diffs.is_empty();
+        if let (true, Some(reason)) = (wrong, known) {
+            let row = self.row(vector, code, Totals { ran: 1, known: 1, ..Totals::default() });
+            row.known.insert(vector.name.clone(), reason.to_owned());
+            return;
+        }
+        let failed = u64::from(wrong);
+        let row = self.row(vector, code, Totals { ran: 1, passed: 1 - failed, failed, ..Totals::default() });
         if failed == 1 && row.totals.failed <= keep as u64 {
             self.failures.push(Failure::new(vector, diffs));
         }
@@ -126,6 +143,7 @@ impl EngineReport {
             for (reason, n) in theirs.skipped {
                 *row.skipped.entry(reason).or_default() += n;
             }
+            row.known.extend(theirs.known);
         }
     }
 
@@ -158,6 +176,9 @@ impl EngineReport {
         for (reason, n) in self.reasons() {
             let _ = writeln!(text, "skipped {n}: {reason}");
         }
+        for (name, reason) in self.rows.values().flat_map(|r| &r.known) {
+            let _ = writeln!(text, "known exception {name}: {reason}");
+        }
         for failure in self.failures.iter().take(shown) {
             let _ = writeln!(text, "\nFAILED {}  [{}]  {} at byte {}", failure.name, failure.code, failure.file, failure.offset);
             text += &failure.lines();
@@ -172,7 +193,7 @@ impl EngineReport {
         let rows = self.rows.iter().map(|(mnemonic, row)| {
             serde_json::json!({
                 "mnemonic": mnemonic, "features": row.features(), "ran": row.totals.ran, "passed": row.totals.passed,
-                "failed": row.totals.failed, "skipped": row.totals.skipped, "skip_reasons": row.skipped,
+                "failed": row.totals.failed, "skipped": row.totals.skipped, "skip_reasons": row.skipped, "known": row.known,
             })
         });
         serde_json::json!({
@@ -220,8 +241,13 @@ impl Report {
         let rate = (totals.ran as f64 / self.seconds.max(1e-6)) as u64;
         let _ = writeln!(
             text,
-            "\nran {}, passed {}, failed {}, skipped {} in {:.1} s ({rate} a second)",
-            totals.ran, totals.passed, totals.failed, totals.skipped, self.seconds
+            "\nran {}, passed {}, failed {}, {}skipped {} in {:.1} s ({rate} a second)",
+            totals.ran,
+            totals.passed,
+            totals.failed,
+            if totals.known > 0 { format!("known {}, ", totals.known) } else { String::new() },
+            totals.skipped,
+            self.seconds
         );
         text
     }

@@ -3,6 +3,7 @@
 use super::ParseError;
 use super::compare::{Diff, differences};
 use super::engine::{Outcome, VectorEngine};
+use super::known::Known;
 use super::report::{EngineReport, Report};
 use super::source::{Batch, Found, SourceError, Walk};
 use super::vector::{Model, Vector};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub fail_fast: bool,
     /// Failures kept for each mnemonic.
     pub keep: usize,
+    /// Vectors that may fail.
+    pub known: Known,
 }
 
 /// What `--filter` selects by: the mnemonic, a part of the name, or a regular expression that matches in the name.
@@ -182,22 +185,23 @@ impl<'a> Bench<'a> {
             return ControlFlow::Continue(());
         }
         let code = encoding(vector);
+        let known = settings.known.reason(vector);
         for (n, report) in reports.iter_mut().enumerate() {
             match self.one(n, vector) {
                 Ok(Outcome::Skipped(reason)) => report.skipped(vector, code, reason),
                 Ok(Outcome::Ran(end)) => {
                     let diffs = differences(vector, &end);
-                    self.fail_fast(!diffs.is_empty());
+                    self.fail_fast(!diffs.is_empty() && known.is_none());
                     if let Some(compiled) = end.compiled {
                         *report.compiled.get_or_insert(0) += u64::from(compiled);
                     }
-                    report.ran(vector, code, diffs, settings.keep);
+                    report.ran(vector, code, diffs, known, settings.keep);
                 }
                 Err(panic) => {
                     let got = format!("a panic: {panic}");
                     let diff = Diff { what: "end".into(), want: "the stop condition".into(), got, note: String::new() };
                     self.fail_fast(true);
-                    report.ran(vector, code, vec![diff], settings.keep);
+                    report.ran(vector, code, vec![diff], None, settings.keep);
                 }
             }
         }
