@@ -19,4 +19,4 @@ pub mod store;
 pub mod vm;
 
 pub use engine::{JitEngine, JitError, Options};
-pub use store::Settings as StoreSettings;
+pub use store::{Settings as StoreSettings, create_private, make_private_dir};

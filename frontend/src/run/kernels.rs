@@ -3,6 +3,7 @@
 //! A file holds one kernel under the name of what it was packed as. It is put in place by renaming, so that runs at the same time
 //! need no locks, and carries a checksum; whatever is wrong with it, the kernel is unpacked as if it were not there.
 
+use egret_jit::{create_private, make_private_dir};
 use egret_machine::boot::Unpacked;
 use flate2::Crc;
 use sha2::{Digest, Sha256};
@@ -68,9 +69,9 @@ fn sum(kernel: &[u8]) -> u32 {
 }
 
 fn write(dir: &Path, path: &Path, kernel: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    make_private_dir(dir)?;
     let new = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::File::create(&new).and_then(|mut file| {
+    let written = create_private(&new).and_then(|mut file| {
         file.write_all(MAGIC)?;
         file.write_all(&sum(kernel).to_le_bytes())?;
         file.write_all(kernel)

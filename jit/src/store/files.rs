@@ -133,6 +133,16 @@ pub(super) fn open_all(dir: &Path, fingerprint: u64) -> (Vec<(Pack, Vec<IndexEnt
     (packs, refused)
 }
 
+/// Makes a directory, and those above it, for the user alone.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    private::make_dir(dir)
+}
+
+/// Makes a new file for the user alone.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    private::create(path)
+}
+
 /// Marks the files that were used as such: those that are not go first.
 pub(super) fn touch(packs: &mut [Pack]) {
     for pack in packs.iter_mut().filter(|p| p.used) {

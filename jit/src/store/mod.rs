@@ -6,6 +6,7 @@
 mod files;
 mod record;
 
+pub use files::{create_private, make_private_dir};
 pub use record::fingerprint;
 
 use crate::compile::Compiled;
