@@ -254,14 +254,22 @@ impl Cpu {
     pub(crate) fn translate_again(&mut self, linear: u64, access: Access) -> Result<u64, Fault> {
         let key = self.state.tlb_key;
         if let Some(frame) = self.reach.find(linear, key, access) {
+            self.reach.found += 1;
             return Ok(frame | linear & 0xfff);
         }
+        self.reach.walked += 1;
         let page = self.translate(linear, access, self.user())?;
         self.note_large(linear, page.bits);
         if self.cr0 & cr0::PG != 0 {
             self.reach.add(linear, key, access, page.phys, page.global);
         }
         Ok(page.phys)
+    }
+
+    /// How many translations that missed the TLB the second-level TLB had, and how many page tables were walked for.
+    #[must_use]
+    pub fn tlb_misses(&self) -> (u64, u64) {
+        (self.reach.found, self.reach.walked)
     }
 
     /// Whether code at a linear address is known to be in a global page: see [`Page::global`].

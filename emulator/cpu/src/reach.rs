@@ -24,11 +24,14 @@ pub(crate) struct Reach {
     entries: Box<[Entry]>,
     /// Nothing was added since it was last cleared.
     clear: bool,
+    /// Translations that were here when a TLB missed them, and those that took a page walk.
+    pub(crate) found: u64,
+    pub(crate) walked: u64,
 }
 
 impl Default for Reach {
     fn default() -> Self {
-        Reach { entries: vec![EMPTY; ENTRIES].into(), clear: true }
+        Reach { entries: vec![EMPTY; ENTRIES].into(), clear: true, found: 0, walked: 0 }
     }
 }
 

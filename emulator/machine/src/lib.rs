@@ -19,4 +19,5 @@ pub use control::Control;
 pub use egret_isa::model;
 pub use lockstep::Lockstep;
 pub use run::{Config, Image, Machine, MachineError, RunStats, Stop};
+pub use vcpu::Profile;
 pub use vcpu::Vcpu;

@@ -4,6 +4,7 @@ use crate::run::RunStats;
 use crate::system::Common;
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit};
+use std::collections::HashMap;
 use std::time::Instant;
 
 /// A CPU and what executes its instructions.
@@ -15,8 +16,37 @@ pub struct Vcpu {
     /// Its number, which is its local APIC's id.
     pub(crate) n: usize,
     pub(crate) stats: RunStats,
+    profile: Profile,
     /// It waits for a start-up message.
     pub(crate) waits: bool,
+}
+
+/// A sample of where a CPU's time goes: one for every slice that ran to its end, by page of the instruction pointer.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    pages: HashMap<u64, u64>,
+    samples: u64,
+}
+
+impl Profile {
+    /// Most pages that are told apart.
+    const MOST: usize = 1 << 14;
+
+    fn note(&mut self, rip: u64) {
+        self.samples += 1;
+        let page = rip & !0xfff;
+        if self.pages.len() < Self::MOST || self.pages.contains_key(&page) {
+            *self.pages.entry(page).or_default() += 1;
+        }
+    }
+
+    /// The pages seen most often, with their shares of all samples, the largest first.
+    #[must_use]
+    pub fn top(&self, most: usize) -> Vec<(u64, f64)> {
+        let mut pages: Vec<(u64, u64)> = self.pages.iter().map(|(page, n)| (*page, *n)).collect();
+        pages.sort_by_key(|(page, n)| (std::cmp::Reverse(*n), *page));
+        pages.into_iter().take(most).map(|(page, n)| (page, n as f64 / self.samples.max(1) as f64)).collect()
+    }
 }
 
 /// The first CPU got an INIT: there is no firmware to start it again.
@@ -24,13 +54,19 @@ pub(crate) struct Reset;
 
 impl Vcpu {
     pub(crate) fn new(n: usize, cpu: Cpu, engine: Box<dyn Engine>) -> Vcpu {
-        Vcpu { cpu, engine, n, stats: RunStats::default(), waits: n != 0 }
+        Vcpu { cpu, engine, n, stats: RunStats::default(), profile: Profile::default(), waits: n != 0 }
     }
 
     /// Counters so far.
     #[must_use]
     pub fn stats(&self) -> RunStats {
         self.stats
+    }
+
+    /// Where it was when its slices ended.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// Puts it where it is after power-on, or firmware: all but the first wait to be started.
@@ -89,6 +125,9 @@ impl Vcpu {
         self.stats.instructions += ran;
         self.stats.slices += 1;
         self.stats.busy += nanos(before);
+        if exit == Exit::Budget {
+            self.profile.note(self.cpu.state.rip);
+        }
         (exit, ran)
     }
 }
@@ -96,4 +135,23 @@ impl Vcpu {
 /// Nanoseconds since `then`.
 pub(crate) fn nanos(then: Instant) -> u64 {
     u64::try_from(then.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Profile;
+
+    #[test]
+    fn a_profile_names_the_pages_with_most_samples() {
+        let mut profile = Profile::default();
+        for rip in [0x1000, 0x1ff0, 0x7000, 0x1008] {
+            profile.note(rip);
+        }
+        assert_eq!(profile.top(8), [(0x1000, 0.75), (0x7000, 0.25)]);
+        assert_eq!(profile.top(1), [(0x1000, 0.75)]);
+        for n in 0..2 * Profile::MOST as u64 {
+            profile.note(n << 12);
+        }
+        assert!(profile.pages.len() <= Profile::MOST);
+    }
 }

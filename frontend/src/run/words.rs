@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Most unknown instructions named without `--stats`.
 const SHOWN: usize = 10;
+/// Most pages named as those where a CPU spends its time.
+const HOT_PAGES: usize = 8;
 
 /// Where the words go.
 pub struct Words(Option<File>);
@@ -88,6 +90,14 @@ fn counters(machine: &Machine, seconds: f64) -> Vec<(String, String)> {
         ("slices".to_owned(), s.slices.to_string()),
     ];
     rows.extend(engines(machine).into_iter().map(|(name, value)| (name.to_owned(), value.to_string())));
+    let (found, walked) = tlb_misses(machine);
+    rows.push(("tlb.misses.second_level".to_owned(), found.to_string()));
+    rows.push(("tlb.misses.walked".to_owned(), walked.to_string()));
+    for (n, v) in machine.vcpus().iter().enumerate() {
+        for (page, share) in v.profile().top(HOT_PAGES) {
+            rows.push((format!("cpu {n} in page {page:#x}"), format!("{:.1} % of its time", share * 100.0)));
+        }
+    }
     if machine.vcpus().len() > 1 {
         for v in machine.vcpus() {
             let s = v.stats();
@@ -97,6 +107,11 @@ fn counters(machine: &Machine, seconds: f64) -> Vec<(String, String)> {
         }
     }
     rows
+}
+
+/// Translations that missed the TLBs of all CPUs: those the second level had, and those that were walked for.
+fn tlb_misses(machine: &Machine) -> (u64, u64) {
+    machine.vcpus().iter().map(|v| v.cpu.tlb_misses()).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
 }
 
 /// What the engines of all CPUs counted, summed up by name.
@@ -120,12 +135,20 @@ fn json(machine: &Machine, code: ExitCode, seconds: f64) -> serde_json::Value {
         .iter()
         .map(|s| serde_json::json!({"busy_seconds": s.busy as f64 / 1e9, "idle_seconds": s.idle as f64 / 1e9, "instructions": s.instructions}))
         .collect();
+    let hot: Vec<_> = machine
+        .vcpus()
+        .iter()
+        .enumerate()
+        .flat_map(|(n, v)| v.profile().top(HOT_PAGES).into_iter().map(move |(page, share)| (n, page, share)))
+        .map(|(n, page, share)| serde_json::json!({"cpu": n, "page": page, "share": share}))
+        .collect();
+    let (found, walked) = tlb_misses(machine);
     let unclaimed: Vec<_> =
         unclaimed(machine).into_iter().map(|(at, reads, writes)| serde_json::json!({"at": at, "reads": reads, "writes": writes})).collect();
     serde_json::json!({
         "end": code.short(), "exit_code": code as u8, "seconds": seconds, "busy_seconds": s.busy as f64 / 1e9,
         "idle_seconds": s.idle as f64 / 1e9, "instructions": s.instructions, "slices": s.slices, "engine": machine.engine().name(),
-        "cpus": cpus, "counters": engine, "unknown": machine.cpu().unknown, "unclaimed": unclaimed,
+        "cpus": cpus, "hot": hot, "tlb_misses": {"second_level": found, "walked": walked}, "counters": engine, "unknown": machine.cpu().unknown, "unclaimed": unclaimed,
     })
 }
 
