@@ -15,6 +15,7 @@ use egret_cpu::Phys;
 use egret_cpu::interp::{Cold, Next};
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, State};
+use egret_isa::Feature;
 use egret_isa::insn::{Ctx, Mode};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Duration;
@@ -347,6 +348,7 @@ impl JitEngine {
         unsafe {
             let state: *mut State = &raw mut *(*cpu).state;
             (*state).engine = &raw mut *self.vm as u64;
+            self.vm.fpu.enter(&raw mut (*cpu).x87);
             host_fp::enter((*state).mxcsr);
             let code = (self.enter)(state, found.entry, found.code);
             host_fp::leave(&mut (*state).mxcsr);
@@ -574,6 +576,7 @@ impl Engine for JitEngine {
 
     fn run(&mut self, cpu: &mut Cpu) -> Exit {
         self.link = false;
+        self.vm.fpu.selectors = if cpu.model().has(Feature::FcsFds) { 0 } else { u16::MAX };
         let exit = self.run_loop(cpu);
         cpu.state.engine = 0;
         exit

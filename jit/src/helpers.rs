@@ -154,18 +154,24 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
     cpu.state.status = status as u32;
 }
 
-/// Runs an x87 instruction if nothing can fault: 0 when it is done. `next` is the instruction pointer after it. An ordinary function
-/// to compiled code, with the guest's MXCSR in the host's: it computes without floating point.
+/// Runs an x87 instruction, the quick way if nothing can fault: a status as [`call`] leaves it. `next` is the instruction pointer
+/// after it. An ordinary function to compiled code, with the guest's MXCSR in the host's: it computes without floating point.
 ///
 /// # Safety
 /// Called from compiled code only; `site` is the address of a [`CallSite`] of the region that runs.
 pub unsafe extern "C" fn x87(state: *mut State, site: u64, next: u64) -> u64 {
     // SAFETY: the caller is compiled code.
     let (cpu, _) = unsafe { context(state) };
-    // SAFETY: the region owns the site and outlives its code's execution.
-    let site = unsafe { &*(site as *const CallSite) };
     cpu.state.rip = next;
-    u64::from(!egret_cpu::functions::x87_quick(cpu, &site.insn))
+    // SAFETY: the region owns the site and outlives its code's execution.
+    if egret_cpu::functions::x87_quick(cpu, unsafe { &(*(site as *const CallSite)).insn }) {
+        return 0;
+    }
+    // SAFETY: all as the caller gave it.
+    unsafe {
+        call(state, site, 0, 0);
+        (*state).status.into()
+    }
 }
 
 /// Whether condition number `cond` holds for the flags in [`State`].

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod helpers;
 mod host_fp;
 pub mod host_x87;
+pub mod leaf;
 mod lower;
 pub mod memory;
 pub mod queue;

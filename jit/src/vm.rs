@@ -1,5 +1,6 @@
 //! What compiled code knows besides [`egret_cpu::State`]: helpers, link tables, and what it comes back with.
 
+use crate::leaf::{COUNT, Fpu, LEAVES};
 use egret_cpu::functions::Function;
 use egret_cpu::{Cpu, Fault};
 use egret_isa::insn::Insn;
@@ -116,6 +117,10 @@ pub struct Vm {
     pub fault: Option<Fault>,
     /// [`Cpu::flushes`] when the jump cache was last cleared.
     pub flushes: u64,
+    /// Addresses of [`crate::leaf::LEAVES`].
+    pub leaves: [u64; COUNT],
+    /// See there.
+    pub fpu: Fpu,
 }
 
 impl Default for Vm {
@@ -130,6 +135,8 @@ impl Default for Vm {
             jumps: [Jump::EMPTY; JUMPS],
             fault: None,
             flushes: 0,
+            leaves: LEAVES.map(|leaf| leaf as usize as u64),
+            fpu: Fpu::default(),
         }
     }
 }

@@ -387,6 +387,7 @@ impl Lower<'_, '_> {
         self.settle_flags();
         self.checked.clear();
         self.empty_slots();
+        self.end_run();
         let rip = self.rip_value(self.next_offset());
         self.store_state(rip, offset_of!(State, rip));
         let budget = self.budget_less(self.executed);

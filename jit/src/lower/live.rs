@@ -90,7 +90,9 @@ fn backward(block: &Block, ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs))
             Op::SetXmm(r, _) => live.xmm &= !(1 << (r & 15)),
             Op::Call(n) => {
                 at_call(live);
-                if depth == 0 && !x87::quick(block, n) {
+                if x87::quick(block, n) {
+                    live.gpr |= x87::registers(block, n);
+                } else if depth == 0 {
                     live = Regs::default();
                 }
             }

@@ -27,7 +27,7 @@ pub(super) struct Locked {
 
 /// What an access is for.
 #[derive(Clone, Copy, PartialEq)]
-enum Access {
+pub(super) enum Access {
     Read,
     /// Writes; the value, if it fits into a word.
     Write(Option<Value>),
@@ -189,7 +189,7 @@ impl Lower<'_, '_> {
     ///
     /// The cold call on one of the ways here keeps Cranelift from taking an earlier load for this one, which x86's order of loads
     /// forbids when there are other CPUs. An access without it needs a `sequence_point`.
-    fn host(&mut self, seg: Seg, offset: Val, size: u8, access: Access, aligned: bool) -> Value {
+    pub(super) fn host(&mut self, seg: Seg, offset: Val, size: u8, access: Access, aligned: bool) -> Value {
         let place = self.place(seg, offset);
         let offset = self.int(offset, Width::Q);
         let write = access != Access::Read;

@@ -19,6 +19,7 @@ mod plan;
 mod sticky;
 mod vec;
 mod x87;
+mod x87_fast;
 
 pub(crate) use ops::lowerable;
 
@@ -111,6 +112,9 @@ pub(crate) struct Lower<'a, 'f> {
     stub: SigRef,
     tail: SigRef,
     native: SigRef,
+    /// The signature of a [`crate::leaf::Leaf`].
+    leaf: SigRef,
+    x87: x87::Kept,
     state: Value,
     calls_at: Variable,
     base: Variable,
@@ -209,7 +213,10 @@ impl<'a, 'f> Lower<'a, 'f> {
         let mut native = Signature::new(config.default_call_conv);
         native.params.extend([I64; 3].map(AbiParam::new));
         native.returns.push(AbiParam::new(I64));
-        let native = b.import_signature(native);
+        let mut leaf = native.clone();
+        leaf.params.push(AbiParam::new(I64));
+        let (native, leaf) = (b.import_signature(native), b.import_signature(leaf));
+        let kept = x87::Kept::new(&mut b);
         let first = b.create_block();
         b.append_block_params_for_function_params(first);
         b.switch_to_block(first);
@@ -253,6 +260,8 @@ impl<'a, 'f> Lower<'a, 'f> {
             stub,
             tail,
             native,
+            leaf,
+            x87: kept,
             state,
             calls: Vec::new(),
             leave_to,
@@ -313,6 +322,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         let budget = self.load_state(I64, offset_of!(State, budget));
         self.b.def_var(self.budget, budget);
         self.make_slots();
+        self.find_x87();
         let entries = self.region.entries.len();
         let stubs: Vec<ClifBlock> = (0..entries).map(|_| self.b.create_block()).collect();
         if let [only] = stubs[..] {
@@ -382,6 +392,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         (self.flags, self.executed, self.low, self.dirty, self.checked) =
             (start.flags, start.executed, start.low, start.dirty, start.checked);
         self.called = 0;
+        self.end_run();
         self.clear_hi = 0;
         self.vals.clear();
         self.limits.clear();

@@ -113,7 +113,7 @@ impl Lower<'_, '_> {
                 self.push(v);
             }
             Op::Insn(_) | Op::CheckIp(_) | Op::Jump(_) | Op::Branch { .. } | Op::Require(_) | Op::Call(_) | Op::RaiseIf(..) => {
-                self.control_op(op);
+                self.control_op(ops, at);
                 self.push(Lv::None);
             }
             Op::Flags { .. } | Op::FlagsWord | Op::SetFlagsWord(..) | Op::Cond(_) => {
@@ -181,8 +181,8 @@ impl Lower<'_, '_> {
         self.push(v);
     }
 
-    fn control_op(&mut self, op: Op) {
-        match op {
+    fn control_op(&mut self, ops: &[Op], at: usize) {
+        match ops[at] {
             Op::Insn(n) => self.begin_insn(n),
             Op::CheckIp(target) => self.check_ip(target),
             Op::Jump(target) => {
@@ -192,7 +192,7 @@ impl Lower<'_, '_> {
             }
             Op::Branch { c, .. } => self.branch(c),
             Op::Require(unit) => self.require(unit),
-            Op::Call(n) if super::x87::quick(&self.region.blocks[self.block], n) => self.x87(),
+            Op::Call(n) if super::x87::quick(&self.region.blocks[self.block], n) => self.x87(n, &ops[at..]),
             Op::Call(_) => self.call(),
             Op::RaiseIf(c, _) => {
                 let c = self.truth(c);
@@ -242,6 +242,7 @@ impl Lower<'_, '_> {
             self.b.seal_block(body);
             self.b.switch_to_block(body);
             self.low = [None; 16];
+            self.end_run();
             let (dirty, mut checked) = (self.dirty, self.checked.clone());
             self.body(ops, at + 1, end);
             self.end_insn();
@@ -252,6 +253,7 @@ impl Lower<'_, '_> {
                 checked.clear();
             }
             self.checked = checked;
+            self.end_run();
             if !self.ended {
                 self.b.ins().jump(after, &[]);
             }

@@ -106,7 +106,8 @@ pub fn x87_quick(cpu: &mut Cpu, i: &Insn) -> bool {
 }
 
 /// The number of the ST(i) operand that is not the implied ST(0).
-fn stack_operand(i: &Insn) -> u8 {
+#[must_use]
+pub fn stack_operand(i: &Insn) -> u8 {
     match (i.ops[0], i.ops[1]) {
         (Operand::St(0), Operand::St(n)) | (Operand::St(n), _) => n,
         _ => 1,

@@ -19,7 +19,7 @@ pub(crate) mod system;
 mod virtual_flag;
 pub mod xsave;
 
-pub use fpu::x87_quick;
+pub use fpu::{stack_operand, x87_quick};
 
 use crate::Cpu;
 use crate::fault::Fault;

@@ -39,7 +39,8 @@ const TOP_SHIFT: u32 = 11;
 const ES_B: u16 = 1 << 7 | 1 << 15;
 const EXCEPTIONS: u16 = 0x3f;
 
-/// The state of the x87 FPU, and with it of the MMX registers.
+/// The state of the x87 FPU, and with it of the MMX registers, in a layout that compiled code knows.
+#[repr(C)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct X87 {
     /// The physical registers R0 to R7; MMn is `regs[n].frac`.

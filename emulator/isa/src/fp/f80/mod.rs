@@ -18,12 +18,15 @@ use super::num::{Format, Num, Rounded, round};
 use super::{Env, Flags, Rounding};
 
 /// A raw 80-bit value. All bit patterns are possible, also those the FPU calls unsupported.
+///
+/// It lies in memory as an m80fp, on hosts of x86's byte order, and what follows up to 16 bytes is nobody's.
+#[repr(C, align(16))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct F80 {
-    /// Sign in bit 15, biased exponent below.
-    pub sign_exp: u16,
     /// Significand, with its explicit integer bit 63.
     pub frac: u64,
+    /// Sign in bit 15, biased exponent below.
+    pub sign_exp: u16,
 }
 
 pub(super) const INTEGER_BIT: u64 = 1 << 63;
