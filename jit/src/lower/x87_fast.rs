@@ -139,7 +139,7 @@ impl Lower<'_, '_> {
             Fast::LoadReal(memory) => self.load_real(i, at, memory, next, slow),
             Fast::LoadInt(memory) => {
                 let v = self.load_operand(i, at, memory);
-                let (frac, sign_exp) = self.from_int(v);
+                let (frac, sign_exp) = self.of_int(v);
                 self.push_value(frac, sign_exp, next);
             }
             Fast::Load(n) => {
@@ -177,6 +177,15 @@ impl Lower<'_, '_> {
                 self.b.ins().istore16(self.places.vm, v, st, SIGN_EXP);
                 self.commit(C1, None, next);
             }
+            Fast::StatusToAx | Fast::StoreStatus | Fast::StoreControl | Fast::LoadControl => self.control_word(f, i, at),
+            _ => return self.compute(f, i, at, next),
+        }
+        None
+    }
+
+    /// Arithmetic and comparisons.
+    fn compute(&mut self, f: Fast, i: &Insn, at: Option<Lv>, next: Stack) -> Option<Value> {
+        match f {
             Fast::Arith { op, to, from, .. } => {
                 let (b, source) = self.second(i, at, from);
                 let a = self.st(to);
@@ -207,7 +216,7 @@ impl Lower<'_, '_> {
                 let word = self.b.ins().ushr_imm_u(status, 8);
                 return Some(self.b.ins().band_imm_u(word, 0x45));
             }
-            Fast::StatusToAx | Fast::StoreStatus | Fast::StoreControl | Fast::LoadControl => self.control_word(f, i, at),
+            _ => {}
         }
         None
     }
@@ -357,7 +366,7 @@ impl Lower<'_, '_> {
     }
 
     /// Significand, sign and exponent of an integer.
-    fn from_int(&mut self, v: Value) -> (Value, Value) {
+    fn of_int(&mut self, v: Value) -> (Value, Value) {
         let sign = self.b.ins().sshr_imm_u(v, 63);
         let flipped = self.b.ins().bxor(v, sign);
         let magnitude = self.b.ins().isub(flipped, sign);
