@@ -8,6 +8,7 @@
 //! | `message.rs` | interrupt messages between I/O APIC and local APICs, and their routing |
 //! | `pic.rs` | 8259A pair with the ELCR |
 //! | `pit.rs` | 8254 interval timer and system control port B (61h) |
+//! | `hpet.rs` | high precision event timer |
 //! | `rtc.rs` | MC146818 real-time clock with CMOS RAM |
 //! | `uart16550.rs` | 16550A UART |
 //! | `i8042.rs` | 8042 keyboard controller with a PS/2 keyboard and mouse |
@@ -31,6 +32,7 @@ pub mod debug_exit;
 pub mod dma8237;
 pub mod fpu_error;
 pub mod fw_cfg;
+pub mod hpet;
 pub mod pci;
 pub mod port92;
 pub mod post;

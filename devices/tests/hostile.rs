@@ -7,6 +7,7 @@ use egret_devices::debug_console::DebugConsole;
 use egret_devices::dma8237::Dma;
 use egret_devices::fpu_error::FpuError;
 use egret_devices::fw_cfg::FwCfg;
+use egret_devices::hpet::{self, Hpet};
 use egret_devices::pci::{HostBridge, PciHost, Slot};
 use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
@@ -59,6 +60,8 @@ impl Machine {
         let (io, local) = (bus.add(ioapic.clone()), bus.add(lapic.clone()));
         bus.map_mmio(io, "I/O APIC", Phys(0xfec0_0000), 0x1000, 0).unwrap();
         bus.map_mmio(local, "local APIC", Phys(0xfee0_0000), 0x1000, 0).unwrap();
+        let hpet = bus.add(shared(Hpet::new([20, 21, 22, 23].map(|n| lines.line(n)))));
+        bus.map_mmio(hpet, "HPET", Phys(0xfed0_0000), hpet::LEN, 0).unwrap();
         Machine { bus, lines, events, pic, ioapic, lapics: [lapic], uart }
     }
 
@@ -128,7 +131,7 @@ fn a_guest_that_writes_anything() {
             let size = 1 << (r & 3);
             let (base, len) = ports[r as usize / 16 % ports.len()];
             let port = (base + (r >> 20) % len) as u16;
-            let page = if r >> 30 & 1 == 0 { 0xfec0_0000 } else { 0xfee0_0000 };
+            let page = [0xfec0_0000, 0xfee0_0000, 0xfee0_0000, 0xfed0_0000][(r >> 30 & 3) as usize];
             let addr = Phys(page + (if r >> 31 & 1 == 0 { r >> 32 & 0xff0 } else { r >> 32 & 0xfff }));
             match r >> 60 {
                 0..=5 => m.bus.port_write(port, size, value as u32, now),

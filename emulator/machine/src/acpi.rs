@@ -1,4 +1,4 @@
-//! The ACPI tables of the PC: RSDP, RSDT, XSDT, FADT, FACS, MADT and a DSDT, with fixed hardware (not hardware-reduced).
+//! The ACPI tables of the PC: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET and a DSDT, with fixed hardware (not hardware-reduced).
 //!
 //! Field names and layouts: ACPI Specification 6.5, chapters 5 ("ACPI Software Programming Model") and 6 ("Device Configuration").
 
@@ -13,6 +13,7 @@ use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace as GasSpace, GAS};
 use acpi_tables::sdt::Sdt;
 use egret_bus::{GuestRam, Phys};
+use egret_devices::hpet::CAPABILITIES;
 
 const OEM_ID: [u8; 6] = *b"EGRET ";
 const OEM_TABLE_ID: [u8; 8] = *b"EGRETPC ";
@@ -50,8 +51,9 @@ pub fn build(cpus: u8) -> Result<Tables, AcpiError> {
     let dsdt = area.add(&dsdt(cpus));
     let fadt = area.add(&fadt(facs, dsdt).finalize());
     let madt = area.add(&madt(cpus));
-    let rsdt = area.add(&root(*b"RSDT", &[fadt, madt], 4));
-    let xsdt = area.add(&root(*b"XSDT", &[fadt, madt], 8));
+    let hpet = area.add(&hpet());
+    let rsdt = area.add(&root(*b"RSDT", &[fadt, madt, hpet], 4));
+    let xsdt = area.add(&root(*b"XSDT", &[fadt, madt, hpet], 8));
     if area.bytes.len() as u64 > layout::RSDP - layout::ACPI_TABLES {
         return Err(AcpiError::Room(area.bytes.len()));
     }
@@ -105,6 +107,18 @@ fn root(signature: [u8; 4], entries: &[u32], width: usize) -> Sdt {
     for &e in entries {
         t.append_slice(&u64::from(e).to_le_bytes()[..width]);
     }
+    t
+}
+
+/// IA-PC HPET Specification 1.0a, 3.2.4, "The ACPI 2.0 HPET Description Table (HPET)".
+fn hpet() -> Sdt {
+    let mut t = Sdt::new(*b"HPET", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    t.append_slice(&(CAPABILITIES as u32).to_le_bytes());
+    // Memory, 64 bits wide.
+    t.append_slice(&[0, 64, 0, 0]);
+    t.append_slice(&layout::HPET.to_le_bytes());
+    // Its number, the least count of a periodic timer that loses no interrupt, no page protection.
+    t.append_slice(&[0, 0x80, 0, 0]);
     t
 }
 
@@ -312,7 +326,7 @@ mod tests {
             assert_eq!((&rsdt[..4], sum(&rsdt), &xsdt[..4], sum(&xsdt)), (b"RSDT".as_slice(), 0, b"XSDT".as_slice(), 0));
             let entries: Vec<u32> = rsdt[36..].chunks(4).map(|c| u32_at(c, 0)).collect();
             assert_eq!(entries, xsdt[36..].chunks(8).map(|c| u32_at(c, 0)).collect::<Vec<_>>());
-            for (&e, name) in entries.iter().zip([b"FACP", b"APIC"]) {
+            for (&e, name) in entries.iter().zip([b"FACP", b"APIC", b"HPET"]) {
                 let t = table(&ram, e);
                 assert_eq!((&t[..4], sum(&t)), (name.as_slice(), 0));
             }
@@ -340,6 +354,14 @@ mod tests {
         assert_eq!(f[88..93], [4, 2, 0, 4, 4]);
         assert_eq!(u32_at(f, 112) & (1 << 20), 0, "not hardware-reduced");
         assert_ne!(u32_at(f, 112) & (1 << 10), 0, "reset register");
+    }
+
+    #[test]
+    fn hpet_is_where_the_board_has_it() {
+        let t = build(1).unwrap();
+        let at = t.tables.windows(4).position(|w| w == b"HPET").unwrap();
+        let h = &t.tables[at..];
+        assert_eq!((u32_at(h, 4), u32_at(h, 36), u32_at(h, 44), u32_at(h, 48)), (56, 0x8086_2201, 0xfed0_0000, 0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use egret_devices::debug_exit::DebugExit;
 use egret_devices::dma8237::{self, Dma};
 use egret_devices::fpu_error::FpuError;
 use egret_devices::fw_cfg::{self, FwCfg};
+use egret_devices::hpet::{self, Hpet};
 use egret_devices::pci::{self, HostBridge, PciHost};
 use egret_devices::port92::SystemControlA;
 use egret_devices::post::Post;
@@ -109,6 +110,8 @@ impl Board {
         let rtc = shared(rtc);
         add(&mut bus, &rtc, |p| p.ports("RTC", port::RTC, 2, 0))?;
         add(&mut bus, &ioapic, |p| p.mmio("I/O APIC", IO_APIC, 0x1000, 0))?;
+        let hpet = Hpet::new(std::array::from_fn(|n| lines.line(hpet::FIRST_LINE + n as u8)));
+        add(&mut bus, &shared(hpet), |p| p.mmio("HPET", layout::HPET, hpet::LEN, 0))?;
         add(&mut bus, &uart, |p| p.ports("COM1", port::COM1, 8, 0))?;
         add(&mut bus, &keyboard, |p| {
             p.ports("i8042 data", port::KEYBOARD_DATA, 1, 0)?.ports("i8042 command", port::KEYBOARD_COMMAND, 1, 1)

@@ -139,6 +139,8 @@ pub const PCI_MMIO: u64 = LOW_MEMORY_END;
 pub const PCI_MMIO_LAST: u64 = 0xfebf_ffff;
 /// I/O APIC registers, one page.
 pub const IO_APIC: u64 = 0xfec0_0000;
+/// HPET registers.
+pub const HPET: u64 = 0xfed0_0000;
 /// Local APIC registers at reset, one page.
 pub const LOCAL_APIC: u64 = 0xfee0_0000;
 /// The test device's memory-mapped I/O.
@@ -199,6 +201,7 @@ pub fn memory_map(regions: impl Iterator<Item = (Phys, u64)>) -> Vec<MapEntry> {
         }
     }
     map.extend(entry(IO_APIC, IO_APIC + 0x1000, MapKind::Reserved));
+    map.extend(entry(HPET, HPET + 0x1000, MapKind::Reserved));
     map.extend(entry(LOCAL_APIC, LOCAL_APIC + 0x1000, MapKind::Reserved));
     map.sort_by_key(|e| e.start);
     map
