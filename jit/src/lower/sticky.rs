@@ -9,6 +9,7 @@ use super::fp::COMPARES;
 use super::plan::Recorded;
 use crate::region::{Block, End, Region, Target};
 use egret_isa::ir::{Op, Val};
+use egret_isa::vec::{Arith, FpOp};
 
 /// Sets of registers by number: general ones from 0, XMM from 16, upper halves of YMM from 32; then the arithmetic flags.
 type Set = u64;
@@ -31,6 +32,9 @@ fn ymm(r: u8) -> Set {
 pub(super) fn keep(region: &Region, blocks: &mut [Vec<Recorded>]) {
     if !blocks.iter().flatten().any(|r| !r.call && r.floats()) {
         return;
+    }
+    for r in blocks.iter_mut().flatten() {
+        r.call |= r.keeps_operand();
     }
     dropped(region, blocks);
     moved(region, blocks);
@@ -68,6 +72,23 @@ impl Recorded {
     /// Whether all that it does is to compute values for registers: it neither leaves nor touches memory.
     fn pure(&self) -> bool {
         !self.call && !self.ops.iter().any(|op| op.can_fault() && !harmless(op) || matches!(op, Op::Jump(_) | Op::When(_)))
+    }
+
+    /// The least or greatest of a register and itself: Cranelift sees that the result is the operand, and neither flushes a denormal
+    /// nor raises flags.
+    fn keeps_operand(&self) -> bool {
+        let register = |v: Val| self.ops.get(v.0 as usize).filter(|op| matches!(op, Op::Xmm(_) | Op::YmmHi(_)));
+        self.ops.iter().any(|op| match op {
+            Op::Fp { op: FpOp::Arith(Arith::Min | Arith::Max, ..), a, b, .. } => {
+                a == b || register(*a).is_some() && register(*a) == register(*b)
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether its result goes to memory, where it is always seen.
+    fn stores(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Store { .. } | Op::StoreX { .. } | Op::StoreY { .. }))
     }
 
     fn compares(&self) -> bool {
@@ -124,19 +145,14 @@ fn backward(insns: &mut [Recorded], end: Set) -> Set {
     let mut compares = 0;
     for r in insns.iter_mut().rev() {
         let writes = r.writes();
+        if r.floats() && !r.call && !r.stores() {
+            r.call = seen & writes == 0 || (r.compares() && compares >= COMPARES);
+        }
         if !r.pure() {
             (seen, compares) = (ALL, 0);
             continue;
         }
-        if r.floats() {
-            let lost = !r.call && (seen & writes == 0 || (r.compares() && compares >= COMPARES));
-            if lost {
-                r.call = true;
-                (seen, compares) = (ALL, 0);
-                continue;
-            }
-            compares += usize::from(r.compares());
-        }
+        compares += usize::from(r.floats() && r.compares());
         // What only makes values that nobody sees is dropped, and does not look at its operands.
         if seen & writes != 0 {
             seen = seen & !writes | r.reads();

@@ -4,6 +4,7 @@
 use super::Function;
 use crate::Cpu;
 use crate::fault::Fault;
+use crate::state::rflags;
 use egret_isa::emit::{Emit, Unit};
 use egret_isa::fp::Env;
 use egret_isa::insn::{Insn, Mem as Place, Operand as O};
@@ -117,13 +118,16 @@ fn gather(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let end = count * usize::from(size) / 4;
     let base = cpu.offset(i, &Place { index: Place::NONE, ..i.mem });
     let w = if index_size == 4 { Width::D } else { Width::Q };
-    let mut outcome = Ok(());
+    let (mut outcome, mut read) = (Ok(()), false);
     for n in 0..count {
         if chosen(&left, n, size) {
             let index = w.sext(element(&indices, n, index_size));
             let at = base.wrapping_add(index.wrapping_shl(i.mem.scale.into())) & i.mem.width.mask();
             match cpu.without_alignment(|cpu| cpu.read(i.mem.seg, at, size)) {
-                Ok(v) => set_element(&mut result, n, size, v),
+                Ok(v) => {
+                    set_element(&mut result, n, size, v);
+                    read = true;
+                }
                 Err(fault) => {
                     outcome = Err(fault);
                     break;
@@ -139,6 +143,11 @@ fn gather(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     }
     set_ymm(cpu, target, result);
     set_ymm(cpu, mask, left);
+    if read && cpu.flag(rflags::TF) && outcome.is_err() {
+        // The manual: traps that are due for elements already read come first. The rest faults afterwards.
+        cpu.state.rip = cpu.state.rip.wrapping_sub(i.len.into()) & cpu.ip_mask;
+        return Ok(());
+    }
     outcome
 }
 

@@ -193,12 +193,6 @@ fn write_pieces(cpu: &mut Cpu, seg: Seg, at: u64, aw: Width, most: usize, data: 
     Ok(())
 }
 
-/// The offset of an image's last byte: 16-bit addresses do not wrap.
-fn last_byte(at: u64, length: usize, aw: Width) -> u64 {
-    let last = at.wrapping_add(length as u64 - 1);
-    if aw == Width::W { last } else { last & aw.mask() }
-}
-
 /// FLDENV, FNSTENV, FRSTOR, FNSAVE.
 fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     let format = EnvFormat::new(i.opsize != Width::W, cpu.real_mode() || cpu.v86());
@@ -242,13 +236,13 @@ fn image(cpu: &mut Cpu, i: &Insn, p: X87Insn, at: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Where an FXSAVE image is: #UD or #NM first, then alignment.
+/// Where an FXSAVE image is: #UD or #NM first, then the limit for the first four bytes (Zen 4), then alignment.
 fn fx_address(cpu: &mut Cpu, i: &Insn) -> Result<u64, Fault> {
     if cpu.cr0 & cr0::EM != 0 || cpu.cr0 & cr0::TS != 0 {
         return Err(Fault::NM);
     }
     let at = cpu.offset(i, &i.mem);
-    let linear = cpu.linear(i.mem.seg, at, 1, false)?;
+    let linear = cpu.linear(i.mem.seg, at, 4, false)?;
     cpu.canonical(i.mem.seg, linear, 1)?;
     if linear & 15 != 0 { Err(Fault::GP0) } else { Ok(at) }
 }
@@ -287,7 +281,7 @@ fn fxsave(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
 fn fxrstor(cpu: &mut Cpu, i: &Insn) -> Result<(), Fault> {
     let at = fx_address(cpu, i)?;
     let mut image = [0; FX_LEN];
-    cpu.read(i.mem.seg, last_byte(at, FX_LEN, i.mem.width), 1)?;
+    cpu.read(i.mem.seg, at.wrapping_add(FX_LEN as u64 - 1) & i.mem.width.mask(), 1)?;
     read_bytes(cpu, i.mem.seg, at, i.mem.width, &mut image)?;
     let (legacy, rest) = image.split_at(160);
     let mxcsr = legacy.get(24..28).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);

@@ -121,7 +121,6 @@ fn masked_store(cpu: &mut Cpu, i: &Insn, p: &VecInsn) -> Result<(), Fault> {
     // SDM: faults with an empty mask are left to the implementation; Zen 4 raises them.
     cpu.probe_write(seg, at, 8)?;
     if bytes > 8 {
-        cpu.linear(seg, at, bytes as u64, true)?;
         cpu.probe_write(seg, at.wrapping_add(8) & i.addrsize.mask(), 8)?;
     }
     for n in (0..bytes).filter(chosen) {

@@ -102,6 +102,9 @@ impl<C: Core> One<C> {
             let at = bench.cpu.gdtr.base.wrapping_add(selector);
             bench.cpu.write_system(at, 8, 0).map_err(|f| format!("{f:?}"))?;
         }
+        // But for Linux's per-CPU segment, whose limit is the CPU's number.
+        let at = bench.cpu.gdtr.base.wrapping_add(0x78);
+        bench.cpu.write_system(at, 8, 0x0040_f500_0000_0000).map_err(|f| format!("{f:?}"))?;
         bench.cpu.flush_tlb();
         let segments = bench.cpu.state.seg;
         Ok(One { bench, pages, code, segments, at: 0, bytes: Vec::new() })

@@ -2,7 +2,7 @@
 
 use super::encode::{Recipe, decoded, decoded_with_offsets};
 use super::program::{Program, base, high_sp, selectors};
-use super::rules::{acceptable, flags, pointers, undefined_result};
+use super::rules::{acceptable, condition_one, flags, pointers, undefined_result};
 use super::slot::{CODE_ONE, CODE_TWO, PAGE, WINDOW};
 use super::values::Rng;
 use crate::conform::regs::RegFile;
@@ -168,7 +168,7 @@ fn selector(mode: Mode, rng: &mut Rng) -> u16 {
 
 /// Whether no instruction depends on what an earlier one leaves undefined.
 fn defined(insns: &[Vec<u8>], mode: Mode) -> bool {
-    let (mut undefined, mut noted) = (0, false);
+    let (mut undefined, mut noted, mut c1) = (0, false, false);
     for (n, bytes) in insns.iter().enumerate() {
         let insn = decoded(bytes, mode);
         let f = flags(&insn, None);
@@ -180,10 +180,12 @@ fn defined(insns: &[Vec<u8>], mode: Mode) -> bool {
         let image = matches!(insn.mnemonic(), M::Fxsave | M::Fxsave64) && n + 1 < insns.len();
         // Where a far CALL out of 64-bit code pushes if RSP has more than 32 bits, the manual does not say.
         let leaves = mode == Mode::M64 && n > 0 && insn.is_call_far_indirect();
-        if noted && stores || image || leaves {
+        let (open, looks) = condition_one(&insn);
+        if c1 && looks || noted && stores || image || leaves {
             return false;
         }
         noted |= notes;
+        c1 |= open;
         undefined = undefined & !f.writes | f.undefined;
     }
     true

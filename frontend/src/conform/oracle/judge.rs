@@ -2,11 +2,11 @@
 
 use super::encode::decoded;
 use super::program::{End, Outcome, Program};
-use super::rules::{flags, undefined_result};
+use super::rules::{condition_one, flags, undefined_result};
 use super::slot::{HIGH_SP, PAGE, PAGES, WINDOW};
 use crate::conform::regs::flag_name;
 use egret_isa::insn::Mode;
-use iced_x86::{FlowControl, Mnemonic as M};
+use iced_x86::{FlowControl, Instruction, Mnemonic as M, Register};
 
 /// Flags that are compared; RF belongs to the saved image of a fault only.
 const FLAGS: u64 = 0x24_4fd5;
@@ -43,8 +43,7 @@ pub fn defined(program: &Program, rip: u64) -> Defined {
         // An instruction that faults may have written flags or not.
         undefined = if here == rip { undefined } else { undefined & !f.writes } | f.undefined;
         ever |= undefined;
-        // The manual: C1 is cleared. Zen 4 leaves it.
-        if matches!(insn.mnemonic(), M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip) {
+        if condition_one(&insn).0 {
             status &= !0x200;
         }
         // What POPA has popped before it faults stays popped on AMD.
@@ -103,16 +102,61 @@ fn same_end(host: End, got: End) -> bool {
     }
 }
 
-/// The mnemonic of the instruction at which a program ended.
-fn at_end(program: &Program, host: &Outcome) -> Option<M> {
-    let last = host.regs.rip.wrapping_sub(program.regs.rip);
+/// The instruction at which a program ended.
+fn last(program: &Program, outcome: &Outcome) -> Option<Instruction> {
+    let last = outcome.regs.rip.wrapping_sub(program.regs.rip);
     let mut at = 0;
     let found = program.insns.iter().find(|bytes| {
         let here = at == last;
         at += bytes.len() as u64;
         here
     })?;
-    Some(decoded(found, program.mode).mnemonic())
+    Some(decoded(found, program.mode))
+}
+
+/// The mnemonic of the instruction at which a program ended.
+fn at_end(program: &Program, outcome: &Outcome) -> Option<M> {
+    last(program, outcome).map(|insn| insn.mnemonic())
+}
+
+/// AMD's bit of MXCSR that allows misaligned operands of SSE instructions. Intel's do not have it.
+const MISALIGNED: u32 = 1 << 17;
+
+/// Whether the host may have loaded [`MISALIGNED`]: it is there, or an engine refused to load it.
+fn relaxed(program: &Program, host: &Outcome, got: &Outcome) -> bool {
+    host.regs.mxcsr & MISALIGNED != 0
+        || got.end == End::Fault(13, 0, 0) && mxcsr_to_load(program, got).is_some_and(|v| v & !0xffff == MISALIGNED)
+}
+
+/// What the instruction that an engine ended at would have loaded into MXCSR.
+fn mxcsr_to_load(program: &Program, got: &Outcome) -> Option<u32> {
+    let insn = last(program, got)?;
+    let offset = match insn.mnemonic() {
+        M::Ldmxcsr | M::Vldmxcsr => 0,
+        M::Fxrstor | M::Fxrstor64 => 24,
+        _ => return None,
+    };
+    let base = |n: usize| {
+        if program.mode == Mode::M64 { if n >= 4 { got.regs.base[n] } else { 0 } } else { super::program::base(got.regs.sel[n]) }
+    };
+    let at = insn.virtual_address(0, 0, |register, _, _| {
+        if register.is_segment_register() {
+            return Some(base(register as usize - Register::ES as usize));
+        }
+        let value = got.regs.gpr.get((register.full_register() as usize).wrapping_sub(Register::RAX as usize))?;
+        Some(value & (u64::MAX >> (64 - 8 * register.size().clamp(1, 8))))
+    })?;
+    let at = if insn.is_ip_rel_memory_operand() {
+        at.wrapping_add(program.at.wrapping_add(got.regs.rip).wrapping_sub(program.regs.rip))
+    } else {
+        at
+    };
+    let byte = |n: u64| {
+        let at = at.wrapping_add(offset + n).wrapping_sub(WINDOW);
+        let page = PAGES.iter().position(|p| p.0 == at & !(PAGE - 1))?;
+        got.memory[page].get((at % PAGE) as usize).copied()
+    };
+    Some(u32::from_le_bytes([byte(0)?, byte(1)?, byte(2)?, byte(3)?]))
 }
 
 /// Whether an instruction that faults on both sides may do so in either way.
@@ -141,9 +185,7 @@ fn left_mode(program: &Program, outcome: &Outcome) -> bool {
 fn each(program: &Program, host: &Outcome, got: &Outcome, defined: Defined, tell: &mut dyn FnMut(&str, String, String)) {
     // The host's process has a page of its own there.
     let own_page = matches!(got.end, End::Fault(14, _, at) if at & !(PAGE - 1) == HIGH_SP << 16);
-    // A bit of AMD's: misaligned operands of SSE instructions are allowed.
-    let relaxed = host.regs.mxcsr >> 17 & 1 != 0;
-    if own_page || relaxed || left_mode(program, host) || left_mode(program, got) {
+    if own_page || relaxed(program, host, got) || left_mode(program, host) || left_mode(program, got) {
         return;
     }
     let end_is_open = at_end(program, host).is_some_and(|last| either_end(last, host.end, got.end));

@@ -225,6 +225,13 @@ pub fn pointers(insn: &Instruction) -> (bool, bool) {
     (x87 && !stores || matches!(insn.mnemonic(), M::Fxrstor | M::Fxrstor64), stores)
 }
 
+/// Whether an instruction leaves C1 as it was on Zen 4, where the manual says that it clears it, and whether it stores C1.
+#[must_use]
+pub fn condition_one(insn: &Instruction) -> (bool, bool) {
+    let leaves = matches!(insn.mnemonic(), M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip);
+    (leaves, pointers(insn).1 || matches!(insn.mnemonic(), M::Fnstsw | M::Fstsw))
+}
+
 /// Whether the value that an instruction leaves may be undefined.
 #[must_use]
 pub fn undefined_result(insn: &Instruction, cl: Option<u8>) -> bool {
