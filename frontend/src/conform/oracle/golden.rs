@@ -5,6 +5,7 @@ use super::generate::Generator;
 use super::host::BATCH;
 use super::judge;
 use super::program::{End, Outcome, Program};
+use super::slot::{PAGE, PAGES, WINDOW};
 use super::worker::Worker;
 use super::write::{line, whole};
 use crate::conform::compare::differences;
@@ -14,15 +15,15 @@ use crate::conform::regs::RegFile;
 use crate::conform::runner::EngineChoice;
 use anyhow::Context;
 use egret_isa::insn::Mode;
-use iced_x86::{EncodingKind, InstructionInfoFactory, Register};
+use iced_x86::{EncodingKind, InstructionInfoFactory, Mnemonic, Register};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
 /// Vectors of an encoding, over all modes.
 const EACH: usize = 24;
-/// Programs tried for each vector.
-const TRIES: usize = 4;
+/// Programs tried for each vector, and if these are not enough.
+const TRIES: [usize; 2] = [4, 24];
 
 /// Writes the vectors of all recipes into `folder`; says how many, and what is missing.
 pub fn write(worker: &mut Worker, recipes: &[Vec<Recipe>; 3], seed: u64, folder: &Path) -> anyhow::Result<String> {
@@ -78,8 +79,25 @@ pub fn write(worker: &mut Worker, recipes: &[Vec<Recipe>; 3], seed: u64, folder:
 
 /// The vectors of one encoding in one mode.
 fn encoding(worker: &mut Worker, recipe: &Recipe, seed: u64, count: usize) -> anyhow::Result<Vec<String>> {
+    let (mut good, mut faults) = (Vec::new(), Vec::new());
+    for tries in TRIES {
+        (good, faults) = run(worker, recipe, seed, count, tries)?;
+        if good.len() + faults.len() >= count {
+            break;
+        }
+    }
+    // A quarter are faults, if there are as many others.
+    let rest = (count - count / 4).min(good.len());
+    faults.truncate(count - rest);
+    good.truncate(count - faults.len());
+    good.extend(faults);
+    Ok(good)
+}
+
+/// Vectors of programs that ended well and of others, `count` of each at the most.
+fn run(worker: &mut Worker, recipe: &Recipe, seed: u64, count: usize, tries: usize) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let mut programs = Vec::new();
-    for n in 0..count * TRIES {
+    for n in 0..count * tries {
         let salt = seed.wrapping_mul(0x9e37_79b9).wrapping_add(n as u64);
         programs.extend(Generator::single(recipe, salt).map(plain).filter(whole));
     }
@@ -94,9 +112,11 @@ fn encoding(worker: &mut Worker, recipe: &Recipe, seed: u64, count: usize) -> an
             program.outcome(&worker.host.slots()[n], &mut host);
             let End::Fault(vector, _, cr2) = host.end else { continue };
             // A page that only the vectors have, and results that nobody knows.
-            if cr2 >> 12 == 7 || !judge::defined(program, host.regs.rip).results {
+            let defined = judge::defined(program, host.regs.rip);
+            if cr2 >> 12 == 7 || !defined.results || program.regs.fsw & !defined.status & 0x4700 != 0 {
                 continue;
             }
+            as_intel(program, &mut host);
             let name = format!("{}/{:?}/", format!("{:?}", recipe.code.mnemonic()).to_lowercase(), recipe.code);
             let list = if vector == 3 { &mut good } else { &mut faults };
             if list.len() < count {
@@ -105,18 +125,28 @@ fn encoding(worker: &mut Worker, recipe: &Recipe, seed: u64, count: usize) -> an
             }
         }
     }
-    // A quarter are faults, if there are as many others.
-    let rest = (count - count / 4).min(good.len());
-    faults.truncate(count - rest);
-    good.truncate(count - faults.len());
-    good.extend(faults);
-    Ok(good)
+    Ok((good, faults))
 }
 
-/// Registers that the instruction does not name start as they do by themselves, which keeps vectors short.
+/// MXCSR_MASK in an image of FXSAVE without the bit that only AMD's have.
+fn as_intel(program: &Program, host: &mut Outcome) {
+    let insn = decoded(&program.insns[0], program.mode);
+    if !matches!(host.end, End::Fault(3, ..)) || !matches!(insn.mnemonic(), Mnemonic::Fxsave | Mnemonic::Fxsave64) {
+        return;
+    }
+    let start = Outcome { regs: program.regs.clone(), ..Outcome::default() };
+    let Some(at) = judge::address(program, &start, &insn) else { return };
+    let at = at.wrapping_add(30).wrapping_sub(WINDOW);
+    if let Some(page) = PAGES.iter().position(|p| p.0 == at & !(PAGE - 1)) {
+        host.memory[page][(at % PAGE) as usize] = 0;
+    }
+}
+
+/// Registers that the instruction does not name, and memory, start as they do by themselves, which keeps vectors short.
 fn plain(mut program: Program) -> Program {
     let mut factory = InstructionInfoFactory::new();
     let (mut gpr, mut vec, mut fpu, mut simd) = (1_u16 << 4, 0_u16, false, false);
+    let (mut memory, mut stack) = (false, false);
     for bytes in &program.insns {
         let insn = decoded(bytes, program.mode);
         fpu |= insn
@@ -124,7 +154,10 @@ fn plain(mut program: Program) -> Program {
             .iter()
             .any(|f| format!("{f:?}").contains("FPU") || format!("{f:?}").contains("MMX") || format!("{f:?}") == "FXSR");
         simd |= insn.encoding() == EncodingKind::VEX;
-        for used in factory.info(&insn).used_registers() {
+        let info = factory.info(&insn);
+        memory |= !info.used_memory().is_empty();
+        stack |= info.used_memory().iter().any(|m| m.base().full_register() == Register::RSP) || insn.mnemonic() == Mnemonic::Enter;
+        for used in info.used_registers() {
             let r = used.register();
             if r.is_gpr() {
                 gpr |= 1 << (r.full_register() as u32 - Register::RAX as u32);
@@ -135,6 +168,12 @@ fn plain(mut program: Program) -> Program {
                 vec |= 1 << r.number();
             }
         }
+    }
+    if !memory {
+        program.memory.clear();
+    } else if !stack {
+        // The first is the stack's.
+        program.memory.remove(0);
     }
     let clean = RegFile::default();
     let r = &mut program.regs;

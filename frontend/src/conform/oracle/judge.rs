@@ -136,27 +136,32 @@ fn mxcsr_to_load(program: &Program, got: &Outcome) -> Option<u32> {
         M::Fxrstor | M::Fxrstor64 => 24,
         _ => return None,
     };
-    let base = |n: usize| {
-        if program.mode == Mode::M64 { if n >= 4 { got.regs.base[n] } else { 0 } } else { super::program::base(got.regs.sel[n]) }
-    };
-    let at = insn.virtual_address(0, 0, |register, _, _| {
-        if register.is_segment_register() {
-            return Some(base(register as usize - Register::ES as usize));
-        }
-        let value = got.regs.gpr.get((register.full_register() as usize).wrapping_sub(Register::RAX as usize))?;
-        Some(value & (u64::MAX >> (64 - 8 * register.size().clamp(1, 8))))
-    })?;
-    let at = if insn.is_ip_rel_memory_operand() {
-        at.wrapping_add(program.at.wrapping_add(got.regs.rip).wrapping_sub(program.regs.rip))
-    } else {
-        at
-    };
+    let at = address(program, got, &insn)?;
     let byte = |n: u64| {
         let at = at.wrapping_add(offset + n).wrapping_sub(WINDOW);
         let page = PAGES.iter().position(|p| p.0 == at & !(PAGE - 1))?;
         got.memory[page].get((at % PAGE) as usize).copied()
     };
     Some(u32::from_le_bytes([byte(0)?, byte(1)?, byte(2)?, byte(3)?]))
+}
+
+/// The linear address of the memory operand of the instruction that is next in a state.
+#[must_use]
+pub fn address(program: &Program, state: &Outcome, insn: &Instruction) -> Option<u64> {
+    let base = |n: usize| match program.mode {
+        Mode::M64 if n < 4 => 0,
+        Mode::M64 => state.regs.base[n],
+        _ => super::program::base(state.regs.sel[n]),
+    };
+    let at = insn.virtual_address(0, 0, |register, _, _| {
+        if register.is_segment_register() {
+            return Some(base(register as usize - Register::ES as usize));
+        }
+        let value = state.regs.gpr.get((register.full_register() as usize).wrapping_sub(Register::RAX as usize))?;
+        Some(value & (u64::MAX >> (64 - 8 * register.size().clamp(1, 8))))
+    })?;
+    let start = program.at.wrapping_add(state.regs.rip).wrapping_sub(program.regs.rip);
+    Some(if insn.is_ip_rel_memory_operand() { at.wrapping_add(start) } else { at })
 }
 
 /// Whether an instruction that faults on both sides may do so in either way.
