@@ -42,7 +42,9 @@ fn host_feature(f: F) -> bool {
         F::CMPXCHG16B => has!("cmpxchg16b"),
         F::FSGSBASE => true,
         F::CLFLUSHOPT | F::CLWB => cpuid_bit(f),
-        F::INVPCID | F::MSR | F::SMAP => true,
+        F::INVPCID | F::MSR | F::SMAP | F::WBNOINVD => true,
+        // Hints: whoever does not know them does nothing.
+        F::CET_SS | F::CLDEMOTE | F::PREFETCHITI | F::PREFETCHWT1 => true,
         _ => false,
     }
 }
@@ -128,6 +130,8 @@ pub fn acceptable(insn: &Instruction, bytes: &[u8], mode: Mode) -> bool {
             | FlowControl::IndirectCall
     );
     let far = matches!(insn.mnemonic(), M::Iret | M::Iretd | M::Iretq | M::Retf)
+        || insn.is_jmp_far_indirect()
+        || insn.is_call_far_indirect()
         || matches!(insn.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32);
     // With an operand-size prefix AMD's near branches are 16-bit ones, Intel's are not.
     let prefixed = bytes
