@@ -20,6 +20,7 @@ const MODES: [Mode; 3] = [Mode::M64, Mode::M32, Mode::M16];
 /// The golden vectors, which `egret conform --oracle host --golden tests/vectors/golden` makes.
 #[test]
 fn golden_vectors_pass_on_every_engine() {
+    egret_jit::host_x87::install();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/golden");
     let settings = Settings {
         engines: EngineChoice::ALL.to_vec(),
