@@ -7,7 +7,7 @@ use super::slot::{CODE_ONE, CODE_TWO, PAGE, WINDOW};
 use super::state::{selector, state, target};
 use super::values::Rng;
 use egret_isa::insn::Mode;
-use iced_x86::{Code, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, FlowControl, Mnemonic as M, OpKind, Register};
 
 /// States that one piece of code is run with before the next is made.
 pub const STATES: u64 = 16;
@@ -158,7 +158,7 @@ fn settle(bytes: &mut [u8], mode: Mode, rng: &mut Rng) {
 
 /// Whether no instruction depends on what an earlier one leaves undefined.
 fn defined(insns: &[Vec<u8>], mode: Mode) -> bool {
-    let (mut undefined, mut noted, mut c1) = (0, false, false);
+    let (mut undefined, mut noted, mut c1, mut branches) = (0, false, false, false);
     for (n, bytes) in insns.iter().enumerate() {
         let insn = decoded(bytes, mode);
         let f = flags(&insn, None);
@@ -176,7 +176,9 @@ fn defined(insns: &[Vec<u8>], mode: Mode) -> bool {
         }
         noted |= notes;
         c1 |= open;
-        undefined = undefined & !f.writes | f.undefined;
+        // A branch may skip what writes them.
+        branches |= insn.flow_control() != FlowControl::Next;
+        undefined = if branches { undefined } else { undefined & !f.writes } | f.undefined;
     }
     true
 }
