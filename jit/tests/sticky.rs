@@ -84,6 +84,31 @@ fn results_that_are_overwritten() {
 }
 
 #[test]
+fn results_from_memory_that_are_overwritten() {
+    raised(
+        |a| {
+            a.mov(rax, 0x4008_0000_0000_0000_u64)?;
+            a.mov(qword_ptr(rsp - 8), rax)?;
+            a.divsd(xmm0, qword_ptr(rsp - 8))?;
+            a.movaps(xmm0, xmm4)
+        },
+        PE,
+    );
+}
+
+#[test]
+fn the_least_of_a_register_and_itself() {
+    raised(
+        |a| {
+            a.mov(qword_ptr(rsp - 8), 0)?;
+            a.addsd(xmm1, qword_ptr(rsp - 8))?;
+            a.minsd(xmm5, xmm5)
+        },
+        IE,
+    );
+}
+
+#[test]
 fn comparisons_that_nobody_asks_for() {
     raised(
         |a| {
