@@ -173,6 +173,30 @@ fn what_does_not_change_in_a_loop_stays_where_it_is() {
         },
         0,
     );
+    // Nor in front of a loop over a jump to an address known at run time only.
+    raised(
+        |a| {
+            let (mut again, mut skip, mut out) = (a.create_label(), a.create_label(), a.create_label());
+            a.mov(ecx, 10)?;
+            a.lea(rbx, ptr(again))?;
+            a.xor(edx, edx)?;
+            a.set_label(&mut again)?;
+            a.test(edx, edx)?;
+            a.jz(skip)?;
+            a.mov(eax, 0x0100_0001)?;
+            a.cvtsi2ss(xmm3, eax)?;
+            a.movaps(xmm2, xmm0)?;
+            a.divsd(xmm2, xmm1)?;
+            a.set_label(&mut skip)?;
+            a.dec(ecx)?;
+            a.jz(out)?;
+            a.push(rbx)?;
+            a.ret()?;
+            a.set_label(&mut out)?;
+            a.nop()
+        },
+        0,
+    );
     // Executed, it does.
     raised(
         |a| {

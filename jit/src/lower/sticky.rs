@@ -91,6 +91,16 @@ impl Recorded {
         self.ops.iter().any(|op| matches!(op, Op::Store { .. } | Op::StoreX { .. } | Op::StoreY { .. }))
     }
 
+    /// Whether it combines a register with itself: what XOR, SUB and PCMPEQ make of that is a constant.
+    fn with_itself(&self) -> bool {
+        let of = |v: Val| match self.ops.get(v.0 as usize) {
+            Some(Op::Gpr(r, _)) => gpr(*r),
+            Some(Op::Xmm(r)) => xmm(*r),
+            _ => 0,
+        };
+        self.ops.iter().any(|op| matches!(*op, Op::Bin(_, _, a, b) | Op::Vec { a, b, .. } if of(a) != 0 && of(a) == of(b)))
+    }
+
     fn compares(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::FpCompare { .. }))
     }
@@ -162,26 +172,35 @@ fn backward(insns: &mut [Recorded], end: Set) -> Set {
 }
 
 /// Calls instead of operations in loops whose operands may be the same every time.
+///
+/// A loop over a jump to an address known at run time only goes through one of the region's entries, which takes all registers from
+/// memory: there only what is computed from constants is the same.
 fn moved(region: &Region, blocks: &mut [Vec<Recorded>]) {
-    let reach = reachable(region);
+    for (dynamic, kept) in [(false, ALL), (true, 0)] {
+        moved_in(&reachable(region, dynamic), kept, blocks);
+    }
+}
+
+/// The same for loops of certain ways, given the registers that keep their values over these unless they are written.
+fn moved_in(reach: &[u128], kept: Set, blocks: &mut [Vec<Recorded>]) {
     for n in 0..blocks.len() {
         if reach[n] >> n & 1 == 0 {
             continue;
         }
         let cycle: Vec<usize> = (0..blocks.len()).filter(|m| reach[n] >> m & 1 != 0 && reach[*m] >> n & 1 != 0).collect();
-        let fixed = unchanging(&cycle, blocks);
+        let fixed = unchanging(&cycle, kept, blocks);
         for r in blocks[n].iter_mut().filter(|r| !r.call) {
             r.call = r.ops.iter().enumerate().any(|(at, op)| operands(op).is_some_and(|o| o.iter().all(|v| same(&r.ops[..at], *v, fixed))));
         }
     }
 }
 
-/// For each block the blocks that control can reach from it.
-fn reachable(region: &Region) -> Vec<u128> {
-    // A jump to an address known at run time only may go to any entry.
+/// For each block the blocks that control can reach from it; `dynamic` also by jumps to addresses known at run time only, which may
+/// go to any entry.
+fn reachable(region: &Region, dynamic: bool) -> Vec<u128> {
     let entries = region.blocks.iter().enumerate().filter(|(_, b)| b.entry.is_some()).fold(0, |all, (n, _)| all | bit(n));
     let direct = |b: &Block| b.successors().fold(0, |all, s| all | bit(s));
-    let mut reach: Vec<u128> = region.blocks.iter().map(|b| if b.end == End::Dynamic { entries } else { direct(b) }).collect();
+    let mut reach: Vec<u128> = region.blocks.iter().map(|b| if dynamic && b.end == End::Dynamic { entries } else { direct(b) }).collect();
     loop {
         let mut changed = false;
         for n in 0..reach.len() {
@@ -202,12 +221,12 @@ fn bit(block: usize) -> u128 {
 
 /// Registers that may hold the same value every time round: nothing in the cycle writes them, or something that computes it from
 /// such registers alone.
-fn unchanging(cycle: &[usize], blocks: &[Vec<Recorded>]) -> Set {
+fn unchanging(cycle: &[usize], kept: Set, blocks: &[Vec<Recorded>]) -> Set {
     let insns = || cycle.iter().flat_map(|n| &blocks[*n]);
-    let mut fixed = ALL & !insns().fold(0, |all, r| all | r.writes());
+    let mut fixed = kept & !insns().fold(0, |all, r| all | r.writes());
     loop {
         let more = insns()
-            .filter(|r| !r.call && !r.floats() && !r.ops.iter().any(loads) && r.reads() & !fixed == 0)
+            .filter(|r| !r.call && !r.floats() && !r.ops.iter().any(loads) && (r.reads() & !fixed == 0 || r.with_itself()))
             .fold(fixed, |all, r| all | r.writes());
         if more == fixed {
             return fixed;
