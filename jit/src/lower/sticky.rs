@@ -9,6 +9,7 @@ use super::fp::COMPARES;
 use super::plan::Recorded;
 use crate::region::{Block, End, Region, Target};
 use egret_isa::ir::{Op, Val};
+use egret_isa::ops::{Bin, Width};
 use egret_isa::vec::{Arith, FpOp};
 
 /// Sets of registers by number: general ones from 0, XMM from 16, upper halves of YMM from 32; then the arithmetic flags.
@@ -91,14 +92,26 @@ impl Recorded {
         self.ops.iter().any(|op| matches!(op, Op::Store { .. } | Op::StoreX { .. } | Op::StoreY { .. }))
     }
 
-    /// Whether it combines a register with itself: what XOR, SUB and PCMPEQ make of that is a constant.
+    /// Whether what it writes may be the same every time, if registers in `fixed` are. A call's results come from memory.
+    fn repeats(&self, fixed: Set) -> bool {
+        let other = self.call || self.floats() || self.ops.iter().any(loads);
+        !other && (self.reads() & !fixed == 0 || self.with_itself())
+    }
+
+    /// Whether it may make a constant of what it reads: of a register and itself, as XOR, SUB and PCMPEQ do, or with AND 0, OR -1.
     fn with_itself(&self) -> bool {
         let of = |v: Val| match self.ops.get(v.0 as usize) {
             Some(Op::Gpr(r, _)) => gpr(*r),
             Some(Op::Xmm(r)) => xmm(*r),
             _ => 0,
         };
-        self.ops.iter().any(|op| matches!(*op, Op::Bin(_, _, a, b) | Op::Vec { a, b, .. } if of(a) != 0 && of(a) == of(b)))
+        let extreme =
+            |v: Val, w: Width| matches!(self.ops.get(v.0 as usize), Some(Op::Imm(c)) if *c & w.mask() == 0 || *c & w.mask() == w.mask());
+        self.ops.iter().any(|op| match *op {
+            Op::Bin(Bin::And | Bin::Or | Bin::Mul, w, a, b) if extreme(a, w) || extreme(b, w) => true,
+            Op::Bin(_, _, a, b) | Op::Vec { a, b, .. } => of(a) != 0 && of(a) == of(b),
+            _ => false,
+        })
     }
 
     fn compares(&self) -> bool {
@@ -188,9 +201,11 @@ fn moved_in(reach: &[u128], kept: Set, blocks: &mut [Vec<Recorded>]) {
             continue;
         }
         let cycle: Vec<usize> = (0..blocks.len()).filter(|m| reach[n] >> m & 1 != 0 && reach[*m] >> n & 1 != 0).collect();
-        let fixed = unchanging(&cycle, kept, blocks);
-        for r in blocks[n].iter_mut().filter(|r| !r.call) {
-            r.call = r.ops.iter().enumerate().any(|(at, op)| operands(op).is_some_and(|o| o.iter().all(|v| same(&r.ops[..at], *v, fixed))));
+        let mut fixed = unchanging(&cycle, kept, blocks);
+        for r in &mut blocks[n] {
+            r.call |=
+                r.ops.iter().enumerate().any(|(at, op)| operands(op).is_some_and(|o| o.iter().all(|v| same(&r.ops[..at], *v, fixed))));
+            fixed = if r.repeats(fixed) { fixed | r.writes() } else { fixed & !r.writes() };
         }
     }
 }
@@ -225,9 +240,7 @@ fn unchanging(cycle: &[usize], kept: Set, blocks: &[Vec<Recorded>]) -> Set {
     let insns = || cycle.iter().flat_map(|n| &blocks[*n]);
     let mut fixed = kept & !insns().fold(0, |all, r| all | r.writes());
     loop {
-        let more = insns()
-            .filter(|r| !r.call && !r.floats() && !r.ops.iter().any(loads) && (r.reads() & !fixed == 0 || r.with_itself()))
-            .fold(fixed, |all, r| all | r.writes());
+        let more = insns().filter(|r| r.repeats(fixed)).fold(fixed, |all, r| all | r.writes());
         if more == fixed {
             return fixed;
         }
@@ -240,9 +253,18 @@ fn loads(op: &Op) -> bool {
     matches!(op, Op::Load { .. } | Op::LoadX { .. } | Op::LoadY { .. } | Op::RmwLoad { .. })
 }
 
+fn two_operands(op: FpOp) -> bool {
+    match op {
+        FpOp::Arith(arith, ..) => arith != Arith::Sqrt,
+        op => matches!(op, FpOp::Cmp(..) | FpOp::AddSub(_) | FpOp::AddPairs(_) | FpOp::SubPairs(_)),
+    }
+}
+
 /// The vectors that a floating-point operation computes with.
 fn operands(op: &Op) -> Option<Vec<Val>> {
     match *op {
+        // Of the first operand of conversions and roots at most other lanes are taken.
+        Op::Fp { op, b, .. } if !two_operands(op) => Some(vec![b]),
         Op::Fp { a, b, .. } | Op::FpCompare { a, b, .. } => Some(vec![a, b]),
         Op::Fma { a, b, c, .. } => Some(vec![a, b, c]),
         _ => None,
