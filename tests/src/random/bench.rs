@@ -226,6 +226,17 @@ impl Bench {
         out
     }
 
+    /// Whether page tables are not as they were, accessed and dirty bits aside.
+    #[must_use]
+    pub fn page_tables_written(&self) -> bool {
+        let (now, then) = (self.memory(), template());
+        (PML4..PT32 + 0x1000).any(|at| {
+            let entry = if at < PD32 { 8 } else { 4 };
+            let other = if at % entry == 0 { !0x60 } else { 0xff };
+            (now[at as usize] ^ then[at as usize]) & other != 0
+        })
+    }
+
     /// Puts the CPU into the program's mode at one of its entries.
     pub fn enter(&mut self, program: &Program, entry: usize) {
         let mut rng = Rng::new(program.seed.wrapping_add(entry as u64 * 0x1_0001));

@@ -12,6 +12,8 @@ use iced_x86::{FlowControl, Instruction, Mnemonic as M, Register};
 const FLAGS: u64 = 0x24_4fd5;
 /// Where memory of Linux begins: it hides which of its own pages are present. The last page below the hole is one of them.
 const LINUX: u64 = 0x7fff_ffff_f000;
+/// Where the bench of 16- and 32-bit programs has its GDT and IDT, for the supervisor only.
+const TABLES: std::ops::Range<u64> = 0xb7ff_e000..0xb800_0000;
 /// Exceptions with an error code.
 const WITH_ERROR: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
 
@@ -95,7 +97,8 @@ fn end_text(end: End) -> String {
 fn same_end(host: End, got: End) -> bool {
     match (host, got) {
         (End::Fault(v, e, a), End::Fault(v2, e2, a2)) => {
-            let hidden = if v == 14 && a >= LINUX { 1 } else { 0 };
+            // Linux hides which of its own pages are present; on the engines the tables of the bench are, which no program has.
+            let hidden = if v == 14 && (a >= LINUX || TABLES.contains(&a)) { 1 } else { 0 };
             v == v2 && a == a2 && (!WITH_ERROR.contains(&v) || (e ^ e2) & !hidden == 0)
         }
         (a, b) => a == b,
