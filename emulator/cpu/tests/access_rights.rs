@@ -1,7 +1,6 @@
 //! Page-table entries with every combination of rights, sizes and reserved bits against a model of its own of what SDM Vol. 3,
 //! "Determination of Access Rights", "Reserved Bits" and "Accessed and Dirty Flags" say, in all paging modes.
 
-#[allow(dead_code)]
 mod harness;
 
 use egret_bus::Phys;
@@ -114,7 +113,7 @@ impl Case {
                     (Access::Fetch, true) => u && !nx,
                     (Access::Read, false) => open,
                     (Access::Write, false) => open && (w || !self.wp),
-                    (Access::Fetch, false) => !nx && !(u && self.smep),
+                    (Access::Fetch, false) => !(nx || u && self.smep),
                 };
                 return if allowed { Ok(n + 1) } else { Err(kind | 1) };
             }
