@@ -190,18 +190,18 @@ fn backward(insns: &mut [Recorded], end: Set) -> Set {
 /// memory: there only what is computed from constants is the same.
 fn moved(region: &Region, blocks: &mut [Vec<Recorded>]) {
     for (dynamic, kept) in [(false, ALL), (true, 0)] {
-        moved_in(&reachable(region, dynamic), kept, blocks);
+        moved_in(region, &reachable(region, dynamic), kept, blocks);
     }
 }
 
 /// The same for loops of certain ways, given the registers that keep their values over these unless they are written.
-fn moved_in(reach: &[u128], kept: Set, blocks: &mut [Vec<Recorded>]) {
+fn moved_in(region: &Region, reach: &[u128], kept: Set, blocks: &mut [Vec<Recorded>]) {
     for n in 0..blocks.len() {
         if reach[n] >> n & 1 == 0 {
             continue;
         }
         let cycle: Vec<usize> = (0..blocks.len()).filter(|m| reach[n] >> m & 1 != 0 && reach[*m] >> n & 1 != 0).collect();
-        let mut fixed = unchanging(&cycle, kept, blocks);
+        let mut fixed = unchanging(region, &cycle, kept, blocks)[n];
         for r in &mut blocks[n] {
             r.call |=
                 r.ops.iter().enumerate().any(|(at, op)| operands(op).is_some_and(|o| o.iter().all(|v| same(&r.ops[..at], *v, fixed))));
@@ -234,17 +234,26 @@ fn bit(block: usize) -> u128 {
     1u128.checked_shl(block as u32).unwrap_or(0)
 }
 
-/// Registers that may hold the same value every time round: nothing in the cycle writes them, or something that computes it from
-/// such registers alone.
-fn unchanging(cycle: &[usize], kept: Set, blocks: &[Vec<Recorded>]) -> Set {
-    let insns = || cycle.iter().flat_map(|n| &blocks[*n]);
-    let mut fixed = kept & !insns().fold(0, |all, r| all | r.writes());
+/// For each block of a cycle the registers that may hold the same value every time control gets there: on all ways round nothing
+/// writes them, or something that computes it from such registers alone. Where one way brings another value, a choice between
+/// values is made, which is not the same every time.
+fn unchanging(region: &Region, cycle: &[usize], kept: Set, blocks: &[Vec<Recorded>]) -> Vec<Set> {
+    let after = |n: usize, start: Set| {
+        blocks[n].iter().fold(start, |fixed, r| if r.repeats(fixed) { fixed | r.writes() } else { fixed & !r.writes() })
+    };
+    let mut starts: Vec<Set> = region.blocks.iter().map(|b| if b.entry.is_some() { kept } else { ALL }).collect();
     loop {
-        let more = insns().filter(|r| r.repeats(fixed)).fold(fixed, |all, r| all | r.writes());
-        if more == fixed {
-            return fixed;
+        let mut changed = false;
+        for from in cycle {
+            let end = after(*from, starts[*from]);
+            for to in region.blocks[*from].successors().filter(|to| cycle.contains(to)) {
+                changed |= starts[to] & !end != 0;
+                starts[to] &= end;
+            }
         }
-        fixed = more;
+        if !changed {
+            return starts;
+        }
     }
 }
 
