@@ -10,7 +10,7 @@ use super::plan::Recorded;
 use crate::region::{Block, End, Region, Target};
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::{Bin, Width};
-use egret_isa::vec::{Arith, FpOp};
+use egret_isa::vec::{Arith, FpOp, VecOp};
 
 /// Sets of registers by number: general ones from 0, XMM from 16, upper halves of YMM from 32; then the arithmetic flags.
 type Set = u64;
@@ -109,7 +109,8 @@ impl Recorded {
             |v: Val, w: Width| matches!(self.ops.get(v.0 as usize), Some(Op::Imm(c)) if *c & w.mask() == 0 || *c & w.mask() == w.mask());
         self.ops.iter().any(|op| match *op {
             Op::Bin(Bin::And | Bin::Or | Bin::Mul, w, a, b) if extreme(a, w) || extreme(b, w) => true,
-            Op::Bin(_, _, a, b) | Op::Vec { a, b, .. } => of(a) != 0 && of(a) == of(b),
+            Op::Bin(Bin::Sub | Bin::Xor, _, a, b) => of(a) != 0 && of(a) == of(b),
+            Op::Vec { op, a, b, .. } => cancels(op) && of(a) != 0 && of(a) == of(b),
             _ => false,
         })
     }
@@ -177,7 +178,8 @@ fn backward(insns: &mut [Recorded], end: Set) -> Set {
         }
         compares += usize::from(r.floats() && r.compares());
         // What only makes values that nobody sees is dropped, and does not look at its operands.
-        if seen & writes != 0 {
+        let branches = r.ops.iter().any(|op| matches!(op, Op::Branch { .. }));
+        if branches || seen & writes != 0 {
             seen = seen & !writes | r.reads();
         }
     }
@@ -260,6 +262,12 @@ fn unchanging(region: &Region, cycle: &[usize], kept: Set, blocks: &[Vec<Recorde
 /// Cranelift moves no load out of a loop that may write memory, and does not know what is in guest memory.
 fn loads(op: &Op) -> bool {
     matches!(op, Op::Load { .. } | Op::LoadX { .. } | Op::LoadY { .. } | Op::RmwLoad { .. })
+}
+
+/// Whether a vector operation makes a constant of a vector and itself. Moves and shuffles, which have both operands alike, do not.
+fn cancels(op: VecOp) -> bool {
+    use VecOp::*;
+    matches!(op, Xor | AndNot | Sub(_) | SubSatS(_) | SubSatU(_) | CmpEq(_) | CmpGt(_) | SumAbsDiff)
 }
 
 fn two_operands(op: FpOp) -> bool {
