@@ -88,7 +88,9 @@ impl Lower<'_, '_> {
             let same = c.place.seg == place.seg && c.place.root == place.root && c.place.w == place.w && (c.write || !write);
             let distance = place.w.sext((place.at as u64).wrapping_sub(c.place.at as u64) & place.w.mask()) as i64;
             let end = distance.wrapping_add(size.into());
-            let usable = if distance >= 0 { distance < PAGE && end < PAGE } else { distance > -PAGE && end <= c.size.into() };
+            let first = i64::from(c.size);
+            // Together they have room in a page, or no place of the first one has the other one beside it.
+            let usable = if distance >= 0 { distance < PAGE && end < PAGE } else { first.saturating_sub(distance) <= PAGE && end <= first };
             let in_line = !aligned || (c.aligned && c.size >= size && distance % i64::from(size) == 0);
             (same && usable && in_line).then_some(distance)
         };
