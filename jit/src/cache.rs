@@ -2,7 +2,7 @@
 
 use crate::compile::Compiled;
 use crate::memory::Placed;
-use crate::region::{Bytes, PAGE};
+use crate::region::{Beyond, Bytes, PAGE};
 use crate::vm::{CallSite, Entry};
 use egret_isa::insn::Ctx;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -16,12 +16,27 @@ pub struct Installed {
     offsets: Vec<u16>,
     entries: Box<[Entry]>,
     bytes: Bytes,
+    beyond: Option<Beyond>,
     code: u64,
     code_len: usize,
     segment: usize,
     insns: usize,
     /// Compiled code has the address of its call sites.
     _calls: Box<[CallSite]>,
+}
+
+impl Installed {
+    /// Whether it was made from any of these bytes of a page.
+    fn made_from(&self, page: u64, from: usize, len: usize) -> bool {
+        let beyond = |b: &Beyond| b.page == Some(page) && from < b.bytes.len();
+        self.page == page && self.bytes.any(from, len) || self.beyond.as_ref().is_some_and(beyond)
+    }
+
+    /// The pages it was made from.
+    fn pages(&self) -> impl Iterator<Item = u64> {
+        let beyond = self.beyond.as_ref().and_then(|b| b.page).filter(|p| *p != self.page);
+        std::iter::once(self.page).chain(beyond)
+    }
 }
 
 /// Where to enter compiled code.
@@ -120,7 +135,9 @@ impl Cache {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let calls = compiled.calls.as_ptr() as u64;
-        let entries: Box<[Entry]> = (0..compiled.entries.len() as u64).map(|index| Entry { index, calls, code: placed.address }).collect();
+        let beyond = compiled.beyond.as_ref().and_then(|b| b.page).unwrap_or(Entry::NO_PAGE);
+        let entry = |index| Entry { index, calls, code: placed.address, beyond };
+        let entries: Box<[Entry]> = (0..compiled.entries.len() as u64).map(entry).collect();
         let mut losers = FxHashSet::default();
         for (n, offset) in compiled.entries.iter().enumerate() {
             let phys = compiled.page + u64::from(*offset);
@@ -130,7 +147,6 @@ impl Cache {
         }
         self.insns += compiled.insns;
         self.code_bytes += compiled.code.len();
-        self.pages.entry(compiled.page).or_default().push(number);
         let region = Installed {
             page: compiled.page,
             ctx: compiled.ctx,
@@ -138,12 +154,16 @@ impl Cache {
             offsets: compiled.entries,
             entries,
             bytes: compiled.bytes,
+            beyond: compiled.beyond,
             code: placed.address,
             code_len: compiled.code.len(),
             segment: placed.segment,
             insns: compiled.insns,
             _calls: compiled.calls,
         };
+        for page in region.pages() {
+            self.pages.entry(page).or_default().push(number);
+        }
         self.regions.insert(number, region);
         let before = self.regions.len();
         for loser in losers {
@@ -162,14 +182,47 @@ impl Cache {
     pub fn entries_around(&self, phys: u64, ctx: Ctx) -> Vec<u16> {
         let offset = (phys & 0xfff) as usize;
         let list = self.pages.get(&(phys & !0xfff)).map(Vec::as_slice).unwrap_or_default();
-        let regions = list.iter().filter_map(|n| self.regions.get(n)).filter(|r| r.ctx == ctx && r.bytes.any(offset, 1));
+        let page = phys & !0xfff;
+        let here = |r: &&Installed| r.page == page && r.ctx == ctx && r.bytes.any(offset, 1);
+        let regions = list.iter().filter_map(|n| self.regions.get(n)).filter(here);
         regions.flat_map(|r| r.offsets.iter().copied()).collect()
     }
 
     /// Whether a region has the instruction at a physical address, as an entry or not.
     pub fn covers(&self, phys: u64, ctx: Ctx) -> bool {
         let list = self.pages.get(&(phys & !0xfff)).map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter_map(|n| self.regions.get(n)).any(|r| r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1))
+        let here = |r: &Installed| r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
+        list.iter().filter_map(|n| self.regions.get(n)).any(here)
+    }
+
+    /// Tells the regions that have the instruction at `phys`, which reaches into the next page, where that page is now. `same` says
+    /// whether it begins with given bytes.
+    pub fn bind(&mut self, phys: u64, ctx: Ctx, next: u64, same: impl Fn(&[u8]) -> bool) {
+        let list = self.pages.get(&(phys & !0xfff)).cloned().unwrap_or_default();
+        for number in list {
+            let Some(r) = self.regions.get_mut(&number) else { continue };
+            let here = r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
+            let Some(beyond) = r.beyond.as_mut().filter(|b| here && b.page != Some(next) && same(&b.bytes)) else { continue };
+            let old = beyond.page.replace(next).filter(|p| *p != r.page);
+            for entry in &mut r.entries {
+                entry.beyond = next;
+            }
+            if let Some(old) = old {
+                self.unlist(old, number);
+            }
+            if next != phys & !0xfff {
+                self.pages.entry(next).or_default().push(number);
+            }
+        }
+    }
+
+    fn unlist(&mut self, page: u64, number: u32) {
+        if let Some(list) = self.pages.get_mut(&page) {
+            list.retain(|n| *n != number);
+            if list.is_empty() {
+                self.pages.remove(&page);
+            }
+        }
     }
 
     fn kill(&mut self, number: u32) {
@@ -183,11 +236,8 @@ impl Cache {
         }
         let first = r.entries.as_ptr() as u64;
         self.dropped.push(first..first + size_of_val(&*r.entries) as u64);
-        if let Some(list) = self.pages.get_mut(&r.page) {
-            list.retain(|n| *n != number);
-            if list.is_empty() {
-                self.pages.remove(&r.page);
-            }
+        for page in r.pages() {
+            self.unlist(page, number);
         }
         self.insns -= r.insns;
         self.code_bytes -= r.code_len;
@@ -217,7 +267,7 @@ impl Cache {
             let page = at & !0xfff;
             let upto = end.min(page.saturating_add(PAGE as u64));
             let list = self.pages.get(&page).cloned().unwrap_or_default();
-            killed += self.kill_if(list, |r| r.bytes.any((at - page) as usize, (upto - at) as usize));
+            killed += self.kill_if(list, |r| r.made_from(page, (at - page) as usize, (upto - at) as usize));
             at = upto;
         }
         killed

@@ -2,7 +2,7 @@
 
 use crate::dump::Dump;
 use crate::lower;
-use crate::region::{Bytes, Region, Request, call_sites};
+use crate::region::{Beyond, Bytes, Region, Request, call_sites};
 use crate::vm::{CallSite, Stubs};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
@@ -66,6 +66,8 @@ pub struct Compiled {
     pub bytes: Bytes,
     /// The page they were read from.
     pub source: Box<[u8; crate::region::PAGE]>,
+    /// What else it was made from, if an instruction reaches into the next page.
+    pub beyond: Option<Beyond>,
     /// Guest instructions.
     pub insns: usize,
     /// Time it took.
@@ -128,6 +130,11 @@ impl Compiler {
             (self.context, self.builder) = (Context::new(), FunctionBuilderContext::new());
             Err(CompileError::Codegen("panic".to_owned()))
         })?;
+        let reached = region.bytes_beyond();
+        let beyond = request.beyond.filter(|_| reached > 0).map(|mut b| {
+            b.bytes.truncate(reached);
+            b
+        });
         Ok(Compiled {
             page: request.page,
             ctx: request.ctx,
@@ -140,6 +147,7 @@ impl Compiler {
             calls: call_sites(&calls.iter().map(|(_, i)| *i).collect::<Vec<_>>()),
             call_offsets: calls.into_iter().map(|(at, _)| at).collect(),
             source: request.bytes,
+            beyond,
             time: start.elapsed(),
         })
     }

@@ -8,14 +8,15 @@ use crate::dump::Dump;
 use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
-use crate::region::{PAGE, Request};
+use crate::region::{Beyond, PAGE, Request};
 use crate::store::{Settings as StoreSettings, Store, fingerprint};
 use crate::vm::{Jump, PAGE_JUMPS, Stubs, Vm, exit, jump_index};
-use egret_cpu::Phys;
+use egret_cpu::{GuestRam, Phys};
 use egret_cpu::interp::{Cold, Next};
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, State};
 use egret_isa::Feature;
+use egret_isa::decode::MAX_LEN;
 use egret_isa::insn::{Ctx, Mode};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Duration;
@@ -285,6 +286,7 @@ impl JitEngine {
             return Some(found);
         }
         let ram = &cpu.ram;
+        // Where the page that follows is turns out when it is needed.
         let compiled = self.store.as_mut()?.find(phys, ctx, cpu.model().features(), |at, out| ram.read(Phys(at), out))?;
         self.install(cpu, compiled);
         self.cache.look_up(phys, ctx)
@@ -293,7 +295,7 @@ impl JitEngine {
     /// Asks for a block that got hot to be compiled.
     fn ask(&mut self, cpu: &mut Cpu, n: u32) {
         if let Some(block) = self.interp.block(n)
-            && !(block.second.is_some() && block.steps.len() == 1)
+            && !(block.second.is_some() && block.steps.len() == 1 && self.beyond(cpu, block.phys).is_none())
         {
             let (phys, heat) = (block.phys, block.hits.saturating_add(1));
             self.request(cpu, phys, heat);
@@ -323,8 +325,12 @@ impl JitEngine {
         match code {
             exit::LINK => self.link = true,
             exit::INTERPRET => {
+                let (at, ctx) = (cpu.linear_ip(), cpu.state.ctx);
                 self.interp.step(cpu);
                 self.follow_interp(cpu);
+                if at & 0xfff > (PAGE - MAX_LEN) as u64 {
+                    self.bind(cpu, at, ctx);
+                }
             }
             exit::FAULT | exit::FAULT_COUNTED => {
                 if code == exit::FAULT {
@@ -335,6 +341,19 @@ impl JitEngine {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// After an instruction near a page's end was interpreted: compiled code that has it hears where the next page is.
+    #[cold]
+    fn bind(&mut self, cpu: &mut Cpu, linear: u64, ctx: Ctx) {
+        let next = (linear | 0xfff).wrapping_add(1);
+        if let (Some(here), Some(next)) = (cpu.fetch_known(linear), cpu.fetch_known(next))
+            && self.cache.covers(here, ctx)
+        {
+            cpu.mark_code(next);
+            let ram = &cpu.ram;
+            self.cache.bind(here, ctx, next, |bytes| starts_with(ram, next, bytes));
         }
     }
 
@@ -366,7 +385,7 @@ impl JitEngine {
         // Elsewhere the same instruction pointer may be another address tomorrow, and flushes are of addresses.
         if cpu.linear_ip() == rip && (cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
             let mask = if cpu.is_global_code(rip) { Jump::GLOBAL } else { Jump::LOCAL };
-            self.vm.jumps[jump_index(rip)] = Jump { rip, key: Vm::key(cpu), mask, entry: found.entry };
+            self.vm.add_jump(Jump { rip, key: Vm::key(cpu), mask, entry: found.entry });
         }
     }
 
@@ -492,7 +511,8 @@ impl JitEngine {
         } else {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
-        let request = Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known };
+        let beyond = self.beyond(cpu, phys);
+        let request = Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known, beyond };
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);
             self.finished(cpu, key, result);
@@ -502,6 +522,17 @@ impl JitEngine {
                 self.pending.remove(&dropped);
             }
         }
+    }
+
+    /// The beginning of the page that follows the one at the instruction pointer, `phys`.
+    fn beyond(&self, cpu: &Cpu, phys: u64) -> Option<Beyond> {
+        let linear = cpu.linear_ip();
+        if cpu.fetch_known(linear) != Some(phys) || !(cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
+            return None;
+        }
+        let page = cpu.fetch_known((linear | 0xfff).wrapping_add(1))?;
+        let mut bytes = vec![0; MAX_LEN - 1];
+        cpu.ram.read(Phys(page), &mut bytes).then_some(Beyond { page: Some(page), bytes })
     }
 
     fn install_finished(&mut self, cpu: &mut Cpu) {
@@ -540,7 +571,13 @@ impl JitEngine {
         cpu.mark_code(compiled.page);
         let mut now = [0u8; PAGE];
         let same = cpu.ram.read(Phys(compiled.page), &mut now) && compiled.bytes.iter().all(|at| now[at] == compiled.source[at]);
-        if !same {
+        let same_beyond = |b: &Beyond| {
+            b.page.is_none_or(|page| {
+                cpu.mark_code(page);
+                starts_with(&cpu.ram, page, &b.bytes)
+            })
+        };
+        if !same || !compiled.beyond.as_ref().is_none_or(same_beyond) {
             self.counters.stale += 1;
             return;
         }
@@ -557,6 +594,13 @@ impl JitEngine {
         self.cache.insert(compiled, placed);
         self.follow_cache();
     }
+}
+
+/// Whether a page begins with these bytes.
+fn starts_with(ram: &GuestRam, page: u64, bytes: &[u8]) -> bool {
+    let mut now = [0; MAX_LEN];
+    let now = &mut now[..bytes.len().min(MAX_LEN)];
+    ram.read(Phys(page), now) && now == bytes
 }
 
 /// Whether code may be entered here. Direct branches are compiled without a check that their target is canonical, so code

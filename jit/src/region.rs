@@ -37,6 +37,17 @@ pub struct Request {
     pub soft: Vec<u16>,
     /// Offsets of blocks that have run: what was never reached is not compiled.
     pub known: Vec<u16>,
+    /// What follows the page, for the instructions that reach into it. Without it they are left out.
+    pub beyond: Option<Beyond>,
+}
+
+/// The first bytes of the page that follows a region's page in linear addresses.
+#[derive(Clone, Debug)]
+pub struct Beyond {
+    /// Its physical address; `None`: not known yet.
+    pub page: Option<u64>,
+    /// The bytes, fewer than the longest instruction has.
+    pub bytes: Vec<u8>,
 }
 
 /// Where control goes from the end of a block.
@@ -143,7 +154,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// The instruction at an offset; `None` when it crosses into the next page.
+    /// The instruction at an offset; `None` when it crosses into the next page and that is not known.
     fn insn(&mut self, at: u16) -> Option<Insn> {
         if let Some(known) = self.insns.get(&at) {
             return *known;
@@ -152,10 +163,22 @@ impl Finder<'_> {
         let bytes = &self.request.bytes[from..PAGE.min(from + decode::MAX_LEN)];
         let insn = match decode::decode(bytes, self.request.ctx, self.request.features) {
             Decoded::Insn(i) => Some(i),
-            Decoded::NeedMore | Decoded::TooLong => None,
+            Decoded::NeedMore => self.crossing(bytes),
+            Decoded::TooLong => None,
         };
         self.insns.insert(at, insn);
         insn
+    }
+
+    /// The instruction that begins with these bytes, the last of the page, and reaches into the next one.
+    fn crossing(&self, start: &[u8]) -> Option<Insn> {
+        let beyond = self.request.beyond.as_ref().filter(|_| self.request.base.is_none())?;
+        let rest = beyond.bytes.iter().take(decode::MAX_LEN - start.len());
+        let bytes: Vec<u8> = start.iter().chain(rest).copied().collect();
+        match decode::decode(&bytes, self.request.ctx, self.request.features) {
+            Decoded::Insn(i) => Some(i),
+            Decoded::NeedMore | Decoded::TooLong => None,
+        }
     }
 
     /// The offset that a direct near branch at `at` goes to, relative to the page; `None` when that is only known at run time.
@@ -344,7 +367,14 @@ impl Region {
         self.blocks.iter().map(|b| b.insns.len()).sum()
     }
 
-    /// The bytes it was made from.
+    /// How many bytes of the next page it was made from.
+    #[must_use]
+    pub fn bytes_beyond(&self) -> usize {
+        let last = self.blocks.iter().filter_map(|b| b.insns.last());
+        last.map(|(at, i)| beyond(*at, i)).max().unwrap_or(0)
+    }
+
+    /// The bytes of its page that it was made from.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         let mut bytes = Bytes::default();
@@ -353,6 +383,11 @@ impl Region {
         }
         bytes
     }
+}
+
+/// How many bytes of an instruction lie in the next page.
+pub(crate) fn beyond(at: u16, i: &Insn) -> usize {
+    (usize::from(at) + usize::from(i.len)).saturating_sub(PAGE)
 }
 
 fn block(finder: &mut Finder<'_>, start: u16, number: &FxHashMap<u16, usize>) -> Block {

@@ -61,6 +61,13 @@ pub struct Entry {
     pub calls: u64,
     /// Address of the region's function.
     pub code: u64,
+    /// Physical address of the page that follows, if the region was made from bytes of it, else [`Entry::NO_PAGE`].
+    pub beyond: u64,
+}
+
+impl Entry {
+    /// No page has this address.
+    pub const NO_PAGE: u64 = u64::MAX;
 }
 
 /// An instruction that compiled code leaves to a function of the CPU.
@@ -149,10 +156,24 @@ impl Vm {
     }
 }
 
+impl Vm {
+    /// Enters a jump into the jump cache; one that is in its place goes beside it.
+    pub fn add_jump(&mut self, jump: Jump) {
+        let at = jump_index(jump.rip);
+        let old = std::mem::replace(&mut self.jumps[at], jump);
+        let same = old.rip == jump.rip && (old.key ^ jump.key) & old.mask & jump.mask == 0;
+        if old.key != 0 && !same {
+            self.jumps[at ^ 1] = old;
+        }
+    }
+}
+
 /// The jump cache's index of an instruction pointer: the page chooses a group, the offset a place in it, so that a page can be
-/// forgotten by itself. Compiled code computes the same.
+/// forgotten by itself. The other place for it is beside this one, at the index with its lowest bit changed. Compiled code computes
+/// the same.
 #[must_use]
 pub fn jump_index(rip: u64) -> usize {
-    let group = (rip >> 12 ^ rip >> 20) << PAGE_JUMPS & (JUMPS as u64 - 1);
-    (group ^ (rip ^ rip >> PAGE_JUMPS) & ((1 << PAGE_JUMPS) - 1)) as usize
+    let place = (1 << PAGE_JUMPS) - 1;
+    let group = rip >> (12 - PAGE_JUMPS) & (JUMPS as u64 - 1) & !place;
+    (group | (rip ^ rip >> PAGE_JUMPS) & place) as usize
 }

@@ -25,7 +25,7 @@ pub mod tlb;
 
 pub use cluster::{Cluster, Kick};
 pub use cpu::Cpu;
-pub use egret_bus::Phys;
+pub use egret_bus::{GuestRam, Phys};
 pub use engine::{Engine, Exit};
 pub use fault::Fault;
 pub use interp::Interp;

@@ -461,6 +461,13 @@ impl Cpu {
         Ok(self.pieces(Seg::Cs, linear, 1, Access::Fetch)?.first)
     }
 
+    /// The same, if it is known without a walk through the page tables.
+    #[must_use]
+    pub fn fetch_known(&self, linear: u64) -> Option<u64> {
+        let entry = &self.state.tlb.fetch[tlb::index(linear)];
+        (entry.tag == linear & !0xfff | self.state.tlb_key).then(|| linear.wrapping_add(entry.addend))
+    }
+
     /// The writes that hit pages with translated code since the last call: (address, length in bytes).
     pub fn take_code_writes(&mut self) -> Vec<(Phys, u64)> {
         self.state.attention &= !attention::CODE_WRITE;

@@ -1,11 +1,12 @@
 //! Instruction boundaries, branches, calls to the CPU's functions, and the ways out.
 
 use super::{Fl, Inherited, Lower, Lv};
-use crate::region::{End, Target};
+use crate::region::{End, PAGE, Target, beyond};
 use crate::vm::{CallSite, Entry, JUMPS, Jump, PAGE_JUMPS, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
+use cranelift_codegen::ir::{Block as ClifBlock, BlockArg, InstBuilder, Value};
+use egret_cpu::tlb::{ENTRIES, Entry as TlbEntry, Tlb};
 use egret_cpu::{SegReg, State};
 use egret_isa::insn::{Ctx, Seg};
 use egret_isa::ir::Val;
@@ -19,6 +20,31 @@ impl Lower<'_, '_> {
         self.executed += 1;
         self.old_dirty = self.dirty;
         self.old.clear();
+        if self.insn.is_some_and(|(at, i)| beyond(at, &i) > 0) {
+            self.check_beyond();
+        }
+    }
+
+    /// Before an instruction that reaches into the next page: leaves it to the interpreter unless the TLB has that page, and it is
+    /// the one this was made from.
+    fn check_beyond(&mut self) {
+        let base = self.b.use_var(self.base);
+        let linear = self.b.ins().iadd_imm_s(base, PAGE as i64);
+        let scale = size_of::<TlbEntry>().trailing_zeros();
+        let index = self.b.ins().ushr_imm_u(linear, i64::from(12 - scale));
+        let index = self.b.ins().band_imm_u(index, ((ENTRIES - 1) << scale) as i64);
+        let entry = self.b.ins().iadd(self.state, index);
+        let array = offset_of!(State, tlb) + offset_of!(Tlb, fetch);
+        let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, tag)) as i32);
+        let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, addend)) as i32);
+        let key = self.load_state(I64, offset_of!(State, tlb_key));
+        let wanted = self.b.ins().bor(linear, key);
+        let other = self.b.ins().bxor(tag, wanted);
+        let page = self.b.ins().iadd(linear, addend);
+        let made_from = self.b.ins().load(I64, self.places.vm, self.entry, offset_of!(Entry, beyond) as i32);
+        let moved = self.b.ins().bxor(page, made_from);
+        let stale = self.b.ins().bor(other, moved);
+        self.leave_if(stale);
     }
 
     pub(super) fn end_insn(&mut self) {
@@ -154,6 +180,7 @@ impl Lower<'_, '_> {
         let next = self.iconst(exit::NEXT);
         let link = self.iconst(exit::LINK);
         let (look, go) = (self.b.create_block(), self.b.create_block());
+        self.b.append_block_param(go, I64);
         let spent = self.spent(budget);
         let out = self.return_to;
         self.b.ins().brif(spent, out, &[next.into()], look, &[]);
@@ -161,31 +188,41 @@ impl Lower<'_, '_> {
         self.b.switch_to_block(look);
         let vm = self.load_state(I64, offset_of!(State, engine));
         // As `jump_index` does it.
-        let (page, high) = (self.b.ins().ushr_imm_u(rip, 12), self.b.ins().ushr_imm_u(rip, 20));
-        let group = self.b.ins().bxor(page, high);
-        let group = self.b.ins().ishl_imm_u(group, i64::from(PAGE_JUMPS));
-        let group = self.b.ins().band_imm_u(group, JUMPS as i64 - 1);
+        let page = self.b.ins().ushr_imm_u(rip, 12 - i64::from(PAGE_JUMPS));
+        let group = self.b.ins().band_imm_u(page, (JUMPS as i64 - 1) & !((1 << PAGE_JUMPS) - 1));
         let low = self.b.ins().ushr_imm_u(rip, i64::from(PAGE_JUMPS));
         let low = self.b.ins().bxor(rip, low);
         let place = self.b.ins().band_imm_u(low, (1 << PAGE_JUMPS) - 1);
-        let index = self.b.ins().bxor(group, place);
-        let offset = self.b.ins().ishl_imm_u(index, i64::from(size_of::<Jump>().trailing_zeros()));
-        let jump = self.b.ins().iadd(vm, offset);
-        let field = |l: &mut Self, at: usize| l.b.ins().load(I64, l.places.vm, jump, (offset_of!(Vm, jumps) + at) as i32);
-        let (known, valid) = (field(self, offset_of!(Jump, rip)), field(self, offset_of!(Jump, key)));
-        let (mask, entry) = (field(self, offset_of!(Jump, mask)), field(self, offset_of!(Jump, entry)));
+        let index = self.b.ins().bor(group, place);
+        let scale = size_of::<Jump>().trailing_zeros();
+        let first = self.b.ins().ishl_imm_u(index, i64::from(scale));
+        let second = self.b.ins().bxor_imm_u(first, 1 << scale);
         let tlb_key = self.load_state(I64, offset_of!(State, tlb_key));
         let ctx = self.b.ins().ishl_imm_u(ctx, 16);
         let key = self.b.ins().bor(tlb_key, ctx);
+        let again = self.b.create_block();
+        self.try_jump(vm, first, (rip, key), go, (again, &[]));
+        self.b.seal_block(again);
+        self.b.switch_to_block(again);
+        self.try_jump(vm, second, (rip, key), go, (out, &[link.into()]));
+        self.b.seal_block(go);
+        self.b.switch_to_block(go);
+        let entry = self.b.block_params(go)[0];
+        let code = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, code) as i32);
+        self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
+    }
+
+    /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and key, else to `miss`.
+    fn try_jump(&mut self, vm: Value, offset: Value, (rip, key): (Value, Value), go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
+        let jump = self.b.ins().iadd(vm, offset);
+        let mut field = |at: usize| self.b.ins().load(I64, self.places.vm, jump, (offset_of!(Vm, jumps) + at) as i32);
+        let (known, valid) = (field(offset_of!(Jump, rip)), field(offset_of!(Jump, key)));
+        let (mask, entry) = (field(offset_of!(Jump, mask)), field(offset_of!(Jump, entry)));
         let other = self.b.ins().bxor(known, rip);
         let stale = self.b.ins().bxor(valid, key);
         let stale = self.b.ins().band(stale, mask);
-        let miss = self.b.ins().bor(other, stale);
-        self.b.ins().brif(miss, out, &[link.into()], go, &[]);
-        self.b.seal_block(go);
-        self.b.switch_to_block(go);
-        let code = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, code) as i32);
-        self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
+        let wrong = self.b.ins().bor(other, stale);
+        self.b.ins().brif(wrong, miss.0, miss.1, go, &[entry.into()]);
     }
 
     /// Ends the block by going to an instruction pointer outside the region.

@@ -116,6 +116,8 @@ pub(crate) struct Lower<'a, 'f> {
     leaf: SigRef,
     x87: x87::Kept,
     state: Value,
+    /// Address of the [`Entry`] that the region was entered by.
+    entry: Value,
     calls_at: Variable,
     base: Variable,
     budget: Variable,
@@ -221,7 +223,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         b.append_block_params_for_function_params(first);
         b.switch_to_block(first);
         b.seal_block(first);
-        let state = b.block_params(first)[0];
+        let (state, entry) = (b.block_params(first)[0], b.block_params(first)[1]);
         let plans = plan::plan(region);
         let clif = (0..region.blocks.len()).map(|_| b.create_block()).collect();
         let mut shared = |types: &[Type]| {
@@ -263,6 +265,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             leaf,
             x87: kept,
             state,
+            entry,
             calls: Vec::new(),
             leave_to,
             chain_to,
@@ -315,8 +318,7 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     /// The function's beginning: goes to the entry asked for, with all registers loaded.
     fn entries(&mut self) {
-        let first = self.b.current_block().expect("the function's first block");
-        let entry = self.b.block_params(first)[1];
+        let entry = self.entry;
         let calls = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, calls) as i32);
         self.b.def_var(self.calls_at, calls);
         let budget = self.load_state(I64, offset_of!(State, budget));

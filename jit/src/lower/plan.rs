@@ -2,7 +2,7 @@
 
 use super::flags::Kind;
 use super::sticky;
-use crate::region::{Block, End, Region, Target};
+use crate::region::{Block, End, Region, Target, beyond};
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Ctx, Insn, Mode};
 use egret_isa::ir::{self, Op, Recorder};
@@ -28,7 +28,7 @@ pub(super) fn plan(region: &Region) -> Vec<Plan> {
         .map(|(b, ir)| Plan { ir, join: b.preds + usize::from(b.entry.is_some()) > 1, flags_live: false, kind: None })
         .collect();
     let checked = region.ctx.mode() != Mode::M64 && !region.ctx.has(Ctx::FLAT);
-    let uses: Vec<Use> = plans.iter().map(|p| first_use(&p.ir.ops, checked)).collect();
+    let uses: Vec<Use> = plans.iter().zip(&region.blocks).map(|(p, b)| block_use(b, &p.ir.ops, checked)).collect();
     loop {
         let mut changed = false;
         for n in (0..plans.len()).rev() {
@@ -87,6 +87,18 @@ enum Use {
     None,
     Read,
     Replaced,
+}
+
+fn block_use(block: &Block, ops: &[Op], checked: bool) -> Use {
+    if block.insns.last().is_none_or(|(at, i)| beyond(*at, i) == 0) {
+        return first_use(ops, checked);
+    }
+    // The last instruction may be left to the interpreter, with the flags from before it.
+    let last = ops.iter().rposition(|op| matches!(op, Op::Insn(_))).unwrap_or(0);
+    match first_use(&ops[..last], checked) {
+        Use::Replaced => Use::Replaced,
+        Use::None | Use::Read => Use::Read,
+    }
 }
 
 fn first_use(ops: &[Op], checked: bool) -> Use {

@@ -1,7 +1,7 @@
 //! One region as bytes.
 
 use crate::compile::Compiled;
-use crate::region::{Bytes, MAX_INSNS, PAGE, call_sites};
+use crate::region::{Beyond, Bytes, MAX_INSNS, PAGE, call_sites};
 use egret_isa::Features;
 use egret_isa::decode::{self, Decoded};
 use egret_isa::insn::Ctx;
@@ -76,6 +76,9 @@ pub(super) fn encode(c: &Compiled) -> Vec<u8> {
     out.extend((c.entries.len() as u16).to_le_bytes());
     out.extend((c.call_offsets.len() as u16).to_le_bytes());
     out.extend((c.code.len() as u32).to_le_bytes());
+    let beyond = c.beyond.as_ref().map(|b| b.bytes.as_slice()).unwrap_or_default();
+    out.extend((beyond.len() as u16).to_le_bytes());
+    out.extend(beyond);
     for offset in c.entries.iter().chain(&c.call_offsets) {
         out.extend(offset.to_le_bytes());
     }
@@ -123,6 +126,7 @@ struct Parsed<'a> {
     call_offsets: Vec<u16>,
     bytes: Bytes,
     source: Box<[u8; PAGE]>,
+    beyond: &'a [u8],
     code: &'a [u8],
 }
 
@@ -133,6 +137,8 @@ fn parse(blob: &[u8]) -> Option<Parsed<'_>> {
     let insns = r.u32()? as usize;
     let (entries, calls) = (usize::from(r.u16()?), usize::from(r.u16()?));
     let code_len = r.u32()? as usize;
+    let beyond = usize::from(r.u16()?);
+    let beyond = r.take(beyond).filter(|b| b.len() < decode::MAX_LEN)?;
     if entries == 0 || entries > MOST_ENTRIES || calls > 2 * MAX_INSNS || insns > 2 * MAX_INSNS || code_len == 0 || code_len > MOST_CODE {
         return None;
     }
@@ -148,7 +154,7 @@ fn parse(blob: &[u8]) -> Option<Parsed<'_>> {
         source[at] = *byte;
     }
     let code = r.take(code_len)?;
-    r.0.is_empty().then_some(Parsed { ctx, features, insns, entries, call_offsets, bytes, source, code })
+    r.0.is_empty().then_some(Parsed { ctx, features, insns, entries, call_offsets, bytes, source, beyond, code })
 }
 
 impl Parsed<'_> {
@@ -165,6 +171,8 @@ impl Parsed<'_> {
             call_offsets: self.call_offsets,
             bytes: self.bytes,
             source: self.source,
+            // Where it is turns out when it is needed.
+            beyond: (!self.beyond.is_empty()).then(|| Beyond { page: None, bytes: self.beyond.to_vec() }),
             insns: self.insns,
             time: Duration::ZERO,
         }
@@ -180,8 +188,9 @@ pub(super) fn decode(blob: &[u8], page: u64, (ctx, features): (Ctx, Features), n
     }
     let insn = |at: &u16| {
         let from = usize::from(*at);
-        let end = PAGE.min(from + decode::MAX_LEN);
-        match decode::decode(&parsed.source[from..end], ctx, features) {
+        let here = parsed.source[from..].iter().chain(parsed.beyond);
+        let bytes: Vec<u8> = here.take(decode::MAX_LEN).copied().collect();
+        match decode::decode(&bytes, ctx, features) {
             Decoded::Insn(i) => Some(i),
             Decoded::NeedMore | Decoded::TooLong => None,
         }

@@ -51,6 +51,7 @@ fn compiled(n: u8) -> Compiled {
         entries: vec![offset],
         soft: vec![],
         known: vec![offset],
+        beyond: None,
     };
     compiler.compile(request).unwrap()
 }
