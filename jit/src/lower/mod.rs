@@ -132,6 +132,8 @@ pub(crate) struct Lower<'a, 'f> {
     sums: FxHashMap<Value, (Value, i64)>,
     /// Accesses that have a slot, and the slots.
     sites: FxHashMap<(usize, usize), usize>,
+    /// The blocks of small loops, as a set.
+    looping: u64,
     slots: Vec<paged::Slot>,
     op_at: usize,
     /// Vectors that are an integer in the low half, zero above.
@@ -250,6 +252,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
             sites: paged::sites(region, &plans),
+            looping: paged::loops(region).into_iter().fold(0, |all, body| all | body),
             slots: Vec::new(),
             op_at: 0,
             inner: region.entries.iter().map(|_| b.create_block()).collect(),

@@ -57,8 +57,8 @@ pub(super) fn sites(region: &Region, plans: &[Plan]) -> FxHashMap<(usize, usize)
     sites
 }
 
-/// The natural loops, as sets of blocks.
-fn loops(region: &Region) -> Vec<u64> {
+/// The small natural loops, as sets of blocks.
+pub(super) fn loops(region: &Region) -> Vec<u64> {
     let count = region.blocks.len().min(64);
     let mut preds = vec![0u64; count];
     for n in 0..count {

@@ -19,9 +19,9 @@ impl Mapping {
         if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { at: at.cast(), len }) }
     }
 
-    pub(super) fn write(&mut self, offset: usize, code: &[u8]) {
+    pub(super) fn write(&mut self, offset: usize, code: &[u8]) -> io::Result<()> {
         if offset.checked_add(code.len()).is_none_or(|end| end > self.len) {
-            return;
+            return Err(io::ErrorKind::OutOfMemory.into());
         }
         // SAFETY: the range is inside the mapping, and this thread executes none of it while it is writable for it.
         unsafe {
@@ -30,6 +30,7 @@ impl Mapping {
             writable(false);
         }
         super::flush(self.at.wrapping_add(offset), code.len());
+        Ok(())
     }
 
     pub(super) fn address(&self, offset: usize) -> u64 {

@@ -5,7 +5,10 @@
 #[cfg(all(target_os = "macos", target_arch = "aarch64"))]
 #[path = "macos.rs"]
 mod os;
-#[cfg(not(all(target_os = "macos", target_arch = "aarch64")))]
+#[cfg(target_os = "linux")]
+#[path = "large.rs"]
+mod os;
+#[cfg(not(any(target_os = "linux", all(target_os = "macos", target_arch = "aarch64"))))]
 #[path = "twice.rs"]
 mod os;
 
@@ -64,7 +67,7 @@ impl CodeMemory {
             evicted = Some(self.at);
         }
         let offset = self.at * self.segment + self.used;
-        self.map.write(offset, code);
+        self.map.write(offset, code)?;
         self.used = (self.used + code.len()).next_multiple_of(ALIGN);
         Ok(Placed { address: self.map.address(offset), segment: self.at, evicted })
     }

@@ -4,13 +4,13 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::fs::File;
 use std::io;
 
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     write: MmapMut,
     run: Mmap,
 }
 
 impl Mapping {
-    pub(super) fn new(len: usize) -> io::Result<Mapping> {
+    pub(crate) fn new(len: usize) -> io::Result<Mapping> {
         let file = backing()?;
         file.set_len(len as u64)?;
         let options = MmapOptions::new();
@@ -19,14 +19,14 @@ impl Mapping {
         Ok(Mapping { write, run })
     }
 
-    pub(super) fn write(&mut self, offset: usize, code: &[u8]) {
-        if let Some(to) = self.write.get_mut(offset..offset + code.len()) {
-            to.copy_from_slice(code);
-            super::flush(self.run.as_ptr().wrapping_add(offset), code.len());
-        }
+    pub(crate) fn write(&mut self, offset: usize, code: &[u8]) -> io::Result<()> {
+        let to = self.write.get_mut(offset..offset + code.len()).ok_or(io::ErrorKind::OutOfMemory)?;
+        to.copy_from_slice(code);
+        crate::memory::flush(self.run.as_ptr().wrapping_add(offset), code.len());
+        Ok(())
     }
 
-    pub(super) fn address(&self, offset: usize) -> u64 {
+    pub(crate) fn address(&self, offset: usize) -> u64 {
         self.run.as_ptr().wrapping_add(offset) as u64
     }
 }
