@@ -101,8 +101,18 @@ fn compiling(c: &mut Criterion) {
     group.sample_size(20);
     for n in [8, 32, 128] {
         let bytes = page(n);
-        let request =
-            || Request { page: 0, ctx, features, base: None, bytes: bytes.clone(), entries: vec![0], soft: vec![], known: vec![0], beyond: None };
+        let request = || Request {
+            page: 0,
+            ctx,
+            features,
+            base: None,
+            bytes: bytes.clone(),
+            entries: vec![0],
+            soft: vec![],
+            known: vec![0],
+            covered: vec![],
+            beyond: None,
+        };
         group.throughput(Throughput::Elements(n as u64));
         for (how, tuning) in [("speed", Tuning::default()), ("none", Tuning { optimize: false, ..Tuning::default() })] {
             let mut compiler = Compiler::new(tuning).expect("a compiler for this host");

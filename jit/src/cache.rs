@@ -177,22 +177,21 @@ impl Cache {
         before - self.regions.len()
     }
 
-    /// Entries of the regions of a page that were made from the byte at `phys` too.
-    #[must_use]
-    pub fn entries_around(&self, phys: u64, ctx: Ctx) -> Vec<u16> {
-        let offset = (phys & 0xfff) as usize;
-        let list = self.pages.get(&(phys & !0xfff)).map(Vec::as_slice).unwrap_or_default();
-        let page = phys & !0xfff;
-        let here = |r: &&Installed| r.page == page && r.ctx == ctx && r.bytes.any(offset, 1);
-        let regions = list.iter().filter_map(|n| self.regions.get(n)).filter(here);
-        regions.flat_map(|r| r.offsets.iter().copied()).collect()
+    /// The regions of a page.
+    fn regions_of(&self, page: u64, ctx: Ctx) -> impl Iterator<Item = &Installed> {
+        let list = self.pages.get(&page).map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(|n| self.regions.get(n)).filter(move |r| r.page == page && r.ctx == ctx)
+    }
+
+    /// How many regions a page has, and where they are entered.
+    pub fn entries_in(&self, page: u64, ctx: Ctx) -> (usize, Vec<u16>) {
+        let entries = self.regions_of(page, ctx).flat_map(|r| r.offsets.iter().copied()).collect();
+        (self.regions_of(page, ctx).count(), entries)
     }
 
     /// Whether a region has the instruction at a physical address, as an entry or not.
     pub fn covers(&self, phys: u64, ctx: Ctx) -> bool {
-        let list = self.pages.get(&(phys & !0xfff)).map(Vec::as_slice).unwrap_or_default();
-        let here = |r: &Installed| r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
-        list.iter().filter_map(|n| self.regions.get(n)).any(here)
+        self.regions_of(phys & !0xfff, ctx).any(|r| r.bytes.any((phys & 0xfff) as usize, 1))
     }
 
     /// Tells the regions that have the instruction at `phys`, which reaches into the next page, where that page is now. `same` says

@@ -11,10 +11,10 @@ use crate::queue::{Key, Queue};
 use crate::region::{Beyond, PAGE, Request};
 use crate::store::{Settings as StoreSettings, Store, fingerprint};
 use crate::vm::{Jump, PAGE_JUMPS, Stubs, Vm, exit, jump_index};
-use egret_cpu::{GuestRam, Phys};
 use egret_cpu::interp::{Cold, Next};
 use egret_cpu::state::attention;
 use egret_cpu::{Cpu, Engine, Exit, Interp, State};
+use egret_cpu::{GuestRam, Phys};
 use egret_isa::Feature;
 use egret_isa::decode::MAX_LEN;
 use egret_isa::insn::{Ctx, Mode};
@@ -76,7 +76,9 @@ const SEGMENTS: usize = 4;
 const MAX_RESTLESS: usize = 1 << 16;
 /// Kills of a page's code before it has to get hotter.
 const PATIENCE: u32 = 3;
-/// Most entries that are taken over from an older region of the same code.
+/// So many regions of a page are made one.
+const MANY: usize = 8;
+/// Most entries that are taken over from older regions.
 const MAX_ENTRIES: usize = 24;
 
 /// Blocks entered less than this fraction of the threshold are left out of regions.
@@ -131,6 +133,7 @@ pub struct JitEngine {
     /// What was compiled before, by what it was compiled from.
     store: Option<Store>,
     compiler: Option<Compiler>,
+    /// Pages that something is compiled for, or waits to be: one request at a time.
     pending: FxHashSet<Key>,
     refused: FxHashSet<Key>,
     /// How often regions of a page were killed by writes: code that keeps changing has to get hotter each time.
@@ -462,7 +465,7 @@ impl JitEngine {
                 && !self.pending.is_empty()
             {
                 for key in queue.drop_page(page) {
-                    self.pending.remove(&key);
+                    self.pending.remove(&page_of(key));
                 }
             }
         }
@@ -479,11 +482,15 @@ impl JitEngine {
         if self.refused.contains(&key) {
             return;
         }
-        // What waits gets hotter now and then, and blocks of one page are compiled together.
-        let waits = self.pending.contains(&key);
-        let look = !waits || (heat / self.options.threshold).is_power_of_two();
-        let known = self.cache.covers(phys, cpu.state.ctx);
-        if look && self.queue.as_ref().is_some_and(|q| q.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16, !known)) || waits {
+        if self.pending.contains(&(page, cpu.state.ctx)) {
+            // Blocks of one page are compiled together, and what waits gets hotter now and then. While the page is compiled, the
+            // block has to wait: what it needs may be there then.
+            if (heat / self.options.threshold).is_power_of_two()
+                && let Some(queue) = &self.queue
+            {
+                let soft = !self.cache.covers(phys, cpu.state.ctx);
+                queue.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16, soft);
+            }
             return;
         }
         // Who compiles everything at once wants compiled code, whatever it costs.
@@ -502,7 +509,14 @@ impl JitEngine {
         let ctx = cpu.state.ctx;
         let offset = (phys & 0xfff) as u16;
         let mut entries = vec![offset];
-        entries.extend(self.cache.entries_around(phys, ctx).into_iter().filter(|o| *o != offset).take(MAX_ENTRIES));
+        // Code goes over to what there is already, but what has become many small regions is made one.
+        let (regions, covered) = self.cache.entries_in(page, ctx);
+        let covered = if regions > 0 && regions % MANY == 0 {
+            entries.extend(covered.into_iter().filter(|o| *o != offset).take(MAX_ENTRIES));
+            Vec::new()
+        } else {
+            covered
+        };
         let base = (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff);
         // Blocks that hardly ever run are not worth compiling along.
         let warm = self.options.threshold / WARM;
@@ -512,14 +526,15 @@ impl JitEngine {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
         let beyond = self.beyond(cpu, phys);
-        let request = Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known, beyond };
+        let request =
+            Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known, covered, beyond };
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);
             self.finished(cpu, key, result);
         } else if let Some(queue) = &self.queue {
-            self.pending.insert(key);
+            self.pending.insert(page_of(key));
             for dropped in queue.push(heat, key, request) {
-                self.pending.remove(&dropped);
+                self.pending.remove(&page_of(dropped));
             }
         }
     }
@@ -537,7 +552,7 @@ impl JitEngine {
 
     fn install_finished(&mut self, cpu: &mut Cpu) {
         while let Some(done) = self.queue.as_ref().and_then(Queue::done) {
-            self.pending.remove(&done.key);
+            self.pending.remove(&page_of(done.key));
             self.counters.wait_time += done.waited;
             self.finished(cpu, done.key, done.result);
         }
@@ -596,6 +611,11 @@ impl JitEngine {
     }
 }
 
+/// The page and context of a request.
+fn page_of((phys, ctx): Key) -> Key {
+    (phys & !0xfff, ctx)
+}
+
 /// Whether a page begins with these bytes.
 fn starts_with(ram: &GuestRam, page: u64, bytes: &[u8]) -> bool {
     let mut now = [0; MAX_LEN];
@@ -635,7 +655,7 @@ impl Engine for JitEngine {
         self.refused.clear();
         self.restless.clear();
         for key in self.queue.iter().flat_map(Queue::clear) {
-            self.pending.remove(&key);
+            self.pending.remove(&page_of(key));
         }
     }
 

@@ -234,6 +234,7 @@ mod tests {
             entries: vec![0],
             soft: vec![],
             known: vec![],
+            covered: vec![],
             beyond: None,
         };
         Job { key: (n << 12, Ctx(2)), since: Instant::now(), request }

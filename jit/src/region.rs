@@ -37,6 +37,8 @@ pub struct Request {
     pub soft: Vec<u16>,
     /// Offsets of blocks that have run: what was never reached is not compiled.
     pub known: Vec<u16>,
+    /// Offsets at which there is code already: it is left to go there.
+    pub covered: Vec<u16>,
     /// What follows the page, for the instructions that reach into it. Without it they are left out.
     pub beyond: Option<Beyond>,
 }
@@ -151,6 +153,7 @@ struct Finder<'a> {
     request: &'a Request,
     insns: FxHashMap<u16, Option<Insn>>,
     known: [bool; PAGE],
+    covered: [bool; PAGE],
 }
 
 impl Finder<'_> {
@@ -205,7 +208,8 @@ impl Finder<'_> {
     }
 
     fn wanted(&self, offset: i64) -> Option<u16> {
-        usize::try_from(offset).ok().filter(|at| self.known.get(*at) == Some(&true)).map(|at| at as u16)
+        let at = usize::try_from(offset).ok().filter(|at| *at < PAGE)?;
+        (self.known[at] && !self.covered[at]).then_some(at as u16)
     }
 
     /// All places where blocks begin, reachable from the entries.
@@ -246,7 +250,9 @@ impl Finder<'_> {
                     break;
                 }
                 match u16::try_from(next) {
-                    Ok(n) if usize::from(n) < PAGE && !seen.contains_key(&n) && count < MAX_INSNS => here = n,
+                    Ok(n) if usize::from(n) < PAGE && !seen.contains_key(&n) && !self.covered[usize::from(n)] && count < MAX_INSNS => {
+                        here = n
+                    }
                     _ => break,
                 }
             }
@@ -258,7 +264,7 @@ impl Finder<'_> {
     /// Whether a block of the page that was not reached may be the target of an indirect jump. When everything counts as
     /// known, that says nothing.
     fn guess(&self, at: u16) -> bool {
-        self.known[usize::from(at)] && self.request.known.len() < PAGE
+        self.known[usize::from(at)] && !self.covered[usize::from(at)] && self.request.known.len() < PAGE
     }
 }
 
@@ -270,7 +276,11 @@ impl Region {
         for at in request.known.iter().chain(&request.entries) {
             *known.get_mut(usize::from(*at))? = true;
         }
-        let mut finder = Finder { request, insns: FxHashMap::default(), known };
+        let mut covered = [false; PAGE];
+        for at in request.covered.iter().filter(|at| !request.entries.contains(at)) {
+            *covered.get_mut(usize::from(*at))? = true;
+        }
+        let mut finder = Finder { request, insns: FxHashMap::default(), known, covered };
         finder.insn(*request.entries.first()?)?;
         let (leaders, guessed) = finder.leaders();
         let number: FxHashMap<u16, usize> = leaders.iter().enumerate().map(|(n, at)| (*at, n)).collect();
@@ -406,7 +416,7 @@ fn block(finder: &mut Finder<'_>, start: u16, number: &FxHashMap<u16, usize>) ->
             };
         }
         match resolve(next) {
-            Target::Out(_) if insns.len() < MAX_INSNS && (next as usize) < PAGE => at = next as u16,
+            Target::Out(_) if insns.len() < MAX_INSNS && (next as usize) < PAGE && !finder.covered[next as usize] => at = next as u16,
             target => break End::Fall(target),
         }
     };

@@ -99,6 +99,7 @@ fn listing(code: Code) -> String {
         entries: vec![0],
         soft: vec![],
         known: vec![0],
+        covered: vec![],
         beyond: None,
     };
     let mut compiler = Compiler::new(Tuning { verify: false, ..Tuning::default() }).expect("a compiler for this host");

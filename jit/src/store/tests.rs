@@ -51,6 +51,7 @@ fn compiled(n: u8) -> Compiled {
         entries: vec![offset],
         soft: vec![],
         known: vec![offset],
+        covered: vec![],
         beyond: None,
     };
     compiler.compile(request).unwrap()
