@@ -2,7 +2,7 @@
 
 use crate::compile::Compiled;
 use crate::memory::Placed;
-use crate::region::{Beyond, Bytes, PAGE};
+use crate::region::{Beyond, Bytes, Covered, PAGE};
 use crate::vm::{CallSite, Entry};
 use egret_isa::insn::Ctx;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -14,6 +14,7 @@ pub struct Installed {
     ctx: Ctx,
     base: Option<u64>,
     offsets: Vec<u16>,
+    outs: Vec<u16>,
     entries: Box<[Entry]>,
     bytes: Bytes,
     beyond: Option<Beyond>,
@@ -152,6 +153,7 @@ impl Cache {
             ctx: compiled.ctx,
             base: compiled.base,
             offsets: compiled.entries,
+            outs: compiled.outs,
             entries,
             bytes: compiled.bytes,
             beyond: compiled.beyond,
@@ -183,10 +185,9 @@ impl Cache {
         list.iter().filter_map(|n| self.regions.get(n)).filter(move |r| r.page == page && r.ctx == ctx)
     }
 
-    /// How many regions a page has, and where they are entered.
-    pub fn entries_in(&self, page: u64, ctx: Ctx) -> (usize, Vec<u16>) {
-        let entries = self.regions_of(page, ctx).flat_map(|r| r.offsets.iter().copied()).collect();
-        (self.regions_of(page, ctx).count(), entries)
+    /// What regions a page has.
+    pub fn covered(&self, page: u64, ctx: Ctx) -> Vec<Covered> {
+        self.regions_of(page, ctx).map(|r| Covered { entries: r.offsets.clone(), outs: r.outs.clone() }).collect()
     }
 
     /// Whether a region has the instruction at a physical address, as an entry or not.

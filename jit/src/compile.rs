@@ -56,6 +56,8 @@ pub struct Compiled {
     pub base: Option<u64>,
     /// Offset of each entry.
     pub entries: Vec<u16>,
+    /// See [`Region::outs`].
+    pub outs: Vec<u16>,
     /// Machine code, position-independent.
     pub code: Vec<u8>,
     /// What it calls.
@@ -142,6 +144,7 @@ impl Compiler {
             base: request.base,
             bytes: region.bytes(),
             insns: region.insns(),
+            outs: region.outs(),
             entries: region.entries,
             code,
             calls: call_sites(&calls.iter().map(|(_, i)| *i).collect::<Vec<_>>()),

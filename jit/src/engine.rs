@@ -8,7 +8,7 @@ use crate::dump::Dump;
 use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
-use crate::region::{Beyond, PAGE, Request};
+use crate::region::{Beyond, MAX_ENTRIES, PAGE, Request};
 use crate::store::{Settings as StoreSettings, Store, fingerprint};
 use crate::vm::{Jump, PAGE_JUMPS, Stubs, Vm, exit, jump_index};
 use egret_cpu::interp::{Cold, Next};
@@ -78,8 +78,6 @@ const MAX_RESTLESS: usize = 1 << 16;
 const PATIENCE: u32 = 3;
 /// So many regions of a page are made one.
 const MANY: usize = 8;
-/// Most entries that are taken over from older regions.
-const MAX_ENTRIES: usize = 24;
 
 /// Blocks entered less than this fraction of the threshold are left out of regions.
 const WARM: u32 = 16;
@@ -510,13 +508,10 @@ impl JitEngine {
         let offset = (phys & 0xfff) as u16;
         let mut entries = vec![offset];
         // Code goes over to what there is already, but what has become many small regions is made one.
-        let (regions, covered) = self.cache.entries_in(page, ctx);
-        let covered = if regions > 0 && regions % MANY == 0 {
-            entries.extend(covered.into_iter().filter(|o| *o != offset).take(MAX_ENTRIES));
-            Vec::new()
-        } else {
-            covered
-        };
+        let mut covered = self.cache.covered(page, ctx);
+        if covered.len() >= MANY {
+            entries.extend(covered.drain(..).flat_map(|c| c.entries).filter(|o| *o != offset).take(MAX_ENTRIES));
+        }
         let base = (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff);
         // Blocks that hardly ever run are not worth compiling along.
         let warm = self.options.threshold / WARM;

@@ -15,6 +15,8 @@ pub const PAGE: usize = 4096;
 pub const MAX_INSNS: usize = 500;
 /// Most targets of indirect jumps that are guessed.
 const MAX_GUESSED: usize = 24;
+/// Most entries that a region takes over from others.
+pub const MAX_ENTRIES: usize = 24;
 /// Most blocks in a region.
 pub const MAX_BLOCKS: usize = 64;
 
@@ -37,10 +39,19 @@ pub struct Request {
     pub soft: Vec<u16>,
     /// Offsets of blocks that have run: what was never reached is not compiled.
     pub known: Vec<u16>,
-    /// Offsets at which there is code already: it is left to go there.
-    pub covered: Vec<u16>,
+    /// The regions that the page has already: where they can be entered, code goes over to them.
+    pub covered: Vec<Covered>,
     /// What follows the page, for the instructions that reach into it. Without it they are left out.
     pub beyond: Option<Beyond>,
+}
+
+/// A region that there is already, as offsets in the page.
+#[derive(Clone, Debug)]
+pub struct Covered {
+    /// Where it is entered.
+    pub entries: Vec<u16>,
+    /// Where it leads to outside itself.
+    pub outs: Vec<u16>,
 }
 
 /// The first bytes of the page that follows a region's page in linear addresses.
@@ -151,6 +162,7 @@ impl Bytes {
 
 struct Finder<'a> {
     request: &'a Request,
+    from: &'a [u16],
     insns: FxHashMap<u16, Option<Insn>>,
     known: [bool; PAGE],
     covered: [bool; PAGE],
@@ -217,7 +229,7 @@ impl Finder<'_> {
     /// The targets of an indirect jump are not known: all warm blocks of the page may be among them, and are made entries.
     fn leaders(&mut self) -> (Vec<u16>, Vec<u16>) {
         let mut found: Vec<u16> = Vec::new();
-        let mut todo: std::collections::VecDeque<u16> = self.request.entries.iter().copied().collect();
+        let mut todo: std::collections::VecDeque<u16> = self.from.iter().copied().collect();
         let mut count = 0;
         let mut seen = FxHashMap::default();
         let (mut indirect, mut guessed) = (false, Vec::new());
@@ -272,23 +284,43 @@ impl Region {
     /// Finds the blocks that a request reaches. `None` when its first entry cannot be compiled.
     #[must_use]
     pub fn find(request: &Request) -> Option<Region> {
+        let region = Region::reached(request, &request.entries, &request.covered)?;
+        // Regions that lead here and are led to from here are parts of a loop: it is made one.
+        let meets = |a: &[u16], b: &[u16]| a.iter().any(|at| b.contains(at));
+        let outs = region.outs();
+        let round = |c: &Covered| meets(&c.outs, &region.entries) && meets(&outs, &c.entries);
+        let (parts, covered): (Vec<Covered>, Vec<Covered>) = request.covered.iter().cloned().partition(round);
+        if parts.is_empty() {
+            return Some(region);
+        }
+        let mut entries = request.entries.clone();
+        for at in parts.iter().flat_map(|p| &p.entries) {
+            if !entries.contains(at) && entries.len() < MAX_ENTRIES {
+                entries.push(*at);
+            }
+        }
+        Region::reached(request, &entries, &covered)
+    }
+
+    /// The blocks reached from some entries.
+    fn reached(request: &Request, from: &[u16], covered_by: &[Covered]) -> Option<Region> {
         let mut known = [false; PAGE];
-        for at in request.known.iter().chain(&request.entries) {
+        for at in request.known.iter().chain(from) {
             *known.get_mut(usize::from(*at))? = true;
         }
         let mut covered = [false; PAGE];
-        for at in request.covered.iter().filter(|at| !request.entries.contains(at)) {
+        for at in covered_by.iter().flat_map(|c| &c.entries).filter(|at| !from.contains(at)) {
             *covered.get_mut(usize::from(*at))? = true;
         }
-        let mut finder = Finder { request, insns: FxHashMap::default(), known, covered };
-        finder.insn(*request.entries.first()?)?;
+        let mut finder = Finder { request, from, insns: FxHashMap::default(), known, covered };
+        finder.insn(*from.first()?)?;
         let (leaders, guessed) = finder.leaders();
         let number: FxHashMap<u16, usize> = leaders.iter().enumerate().map(|(n, at)| (*at, n)).collect();
         let blocks: Vec<Block> = leaders.iter().map(|at| block(&mut finder, *at, &number)).collect();
         let mut region = Region { ctx: request.ctx, base: request.base, blocks, entries: Vec::new() };
         let returns = region.return_points();
         let soft = region.led_to(&request.soft, &number);
-        let asked = request.entries.iter().copied().filter(|at| !soft.contains(at));
+        let asked = from.iter().copied().filter(|at| !soft.contains(at));
         let wanted = asked.chain(returns).chain(guessed);
         let mut entries: Vec<u16> = Vec::new();
         for at in wanted {
@@ -375,6 +407,29 @@ impl Region {
     #[must_use]
     pub fn insns(&self) -> usize {
         self.blocks.iter().map(|b| b.insns.len()).sum()
+    }
+
+    /// Where in its page it leads to outside itself, as far as that is known.
+    #[must_use]
+    pub fn outs(&self) -> Vec<u16> {
+        let mut outs: Vec<u16> = Vec::new();
+        for b in &self.blocks {
+            let (a, b) = match b.end {
+                End::Fall(t) => (Some(t), None),
+                End::Branch(t, f) => (Some(t), f),
+                End::Dynamic => (None, None),
+            };
+            for t in [a, b].into_iter().flatten() {
+                if let Target::Out(at) = t
+                    && let Ok(at) = u16::try_from(at)
+                    && usize::from(at) < PAGE
+                    && !outs.contains(&at)
+                {
+                    outs.push(at);
+                }
+            }
+        }
+        outs
     }
 
     /// How many bytes of the next page it was made from.

@@ -74,12 +74,13 @@ pub(super) fn encode(c: &Compiled) -> Vec<u8> {
     out.extend(features_sum(c.features).to_le_bytes());
     out.extend((c.insns as u32).to_le_bytes());
     out.extend((c.entries.len() as u16).to_le_bytes());
+    out.extend((c.outs.len() as u16).to_le_bytes());
     out.extend((c.call_offsets.len() as u16).to_le_bytes());
     out.extend((c.code.len() as u32).to_le_bytes());
     let beyond = c.beyond.as_ref().map(|b| b.bytes.as_slice()).unwrap_or_default();
     out.extend((beyond.len() as u16).to_le_bytes());
     out.extend(beyond);
-    for offset in c.entries.iter().chain(&c.call_offsets) {
+    for offset in c.entries.iter().chain(&c.outs).chain(&c.call_offsets) {
         out.extend(offset.to_le_bytes());
     }
     for word in c.bytes.0 {
@@ -123,6 +124,7 @@ struct Parsed<'a> {
     features: u64,
     insns: usize,
     entries: Vec<u16>,
+    outs: Vec<u16>,
     call_offsets: Vec<u16>,
     bytes: Bytes,
     source: Box<[u8; PAGE]>,
@@ -135,14 +137,22 @@ fn parse(blob: &[u8]) -> Option<Parsed<'_>> {
     let ctx = Ctx(r.u32()?);
     let features = r.u64()?;
     let insns = r.u32()? as usize;
-    let (entries, calls) = (usize::from(r.u16()?), usize::from(r.u16()?));
+    let (entries, outs, calls) = (usize::from(r.u16()?), usize::from(r.u16()?), usize::from(r.u16()?));
     let code_len = r.u32()? as usize;
     let beyond = usize::from(r.u16()?);
     let beyond = r.take(beyond).filter(|b| b.len() < decode::MAX_LEN)?;
-    if entries == 0 || entries > MOST_ENTRIES || calls > 2 * MAX_INSNS || insns > 2 * MAX_INSNS || code_len == 0 || code_len > MOST_CODE {
+    if entries == 0
+        || entries > MOST_ENTRIES
+        || outs > 2 * MAX_INSNS
+        || calls > 2 * MAX_INSNS
+        || insns > 2 * MAX_INSNS
+        || code_len == 0
+        || code_len > MOST_CODE
+    {
         return None;
     }
     let entries = r.offsets(entries)?;
+    let outs = r.offsets(outs)?;
     let call_offsets = r.offsets(calls)?;
     let mut bytes = Bytes::default();
     for word in &mut bytes.0 {
@@ -154,7 +164,7 @@ fn parse(blob: &[u8]) -> Option<Parsed<'_>> {
         source[at] = *byte;
     }
     let code = r.take(code_len)?;
-    r.0.is_empty().then_some(Parsed { ctx, features, insns, entries, call_offsets, bytes, source, beyond, code })
+    r.0.is_empty().then_some(Parsed { ctx, features, insns, entries, outs, call_offsets, bytes, source, beyond, code })
 }
 
 impl Parsed<'_> {
@@ -166,6 +176,7 @@ impl Parsed<'_> {
             features,
             base: None,
             entries: self.entries,
+            outs: self.outs,
             code: self.code.to_vec(),
             calls: Box::default(),
             call_offsets: self.call_offsets,
