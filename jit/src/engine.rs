@@ -58,7 +58,7 @@ impl Default for Options {
             foreground: false,
             unreached: false,
             threads: compile_threads(),
-            code_memory: 128 << 20,
+            code_memory: 256 << 20,
             tuning: Tuning::default(),
             store: None,
         }
@@ -424,7 +424,7 @@ impl JitEngine {
             self.clear_jumps();
         } else if !dropped.is_empty() {
             self.link = false;
-            for jump in &mut self.vm.jumps {
+            for jump in &mut *self.vm.jumps {
                 if dropped.iter().any(|d| d.contains(&jump.entry)) {
                     *jump = Jump::EMPTY;
                 }

@@ -24,7 +24,7 @@ pub mod exit {
 }
 
 /// Entries of the jump cache.
-pub const JUMPS: usize = 16384;
+pub const JUMPS: usize = 32768;
 /// log2 of the jump cache's entries for one page.
 pub const PAGE_JUMPS: u32 = 8;
 
@@ -119,7 +119,9 @@ pub struct Vm {
     /// Operands of a vector operation, and its result: see [`crate::helpers::vector`].
     pub vectors: [u128; 3],
     /// Where to go on for instruction pointers, a direct-mapped table: see [`jump_index`].
-    pub jumps: [Jump; JUMPS],
+    pub jumps: Box<[Jump]>,
+    /// Address of its first entry.
+    pub first_jump: u64,
     /// The fault of an exit that has one.
     pub fault: Option<Fault>,
     /// [`Cpu::flushes`] when the jump cache was last cleared.
@@ -132,14 +134,16 @@ pub struct Vm {
 
 impl Default for Vm {
     fn default() -> Vm {
+        let jumps = vec![Jump::EMPTY; JUMPS].into_boxed_slice();
         Vm {
+            first_jump: jumps.as_ptr() as u64,
             cpu: std::ptr::null_mut(),
             stubs: Stubs::default(),
             x87: crate::helpers::x87 as *const () as u64,
             divide: [0; 3],
             bounce: [0; 4],
             vectors: [0; 3],
-            jumps: [Jump::EMPTY; JUMPS],
+            jumps,
             fault: None,
             flushes: 0,
             leaves: LEAVES.map(|leaf| leaf as usize as u64),

@@ -201,6 +201,7 @@ impl Lower<'_, '_> {
         self.b.seal_block(look);
         self.b.switch_to_block(look);
         let vm = self.load_state(I64, offset_of!(State, engine));
+        let jumps = self.b.ins().load(I64, self.places.vm, vm, offset_of!(Vm, first_jump) as i32);
         // As `jump_index` does it.
         let page = self.b.ins().ushr_imm_u(rip, 12 - i64::from(PAGE_JUMPS));
         let group = self.b.ins().band_imm_u(page, (JUMPS as i64 - 1) & !((1 << PAGE_JUMPS) - 1));
@@ -215,10 +216,10 @@ impl Lower<'_, '_> {
         let ctx = self.b.ins().ishl_imm_u(ctx, 16);
         let key = self.b.ins().bor(tlb_key, ctx);
         let again = self.b.create_block();
-        self.try_jump(vm, first, (rip, key), go, (again, &[]));
+        self.try_jump(jumps, first, (rip, key), go, (again, &[]));
         self.b.seal_block(again);
         self.b.switch_to_block(again);
-        self.try_jump(vm, second, (rip, key), go, (out, &[link.into()]));
+        self.try_jump(jumps, second, (rip, key), go, (out, &[link.into()]));
         self.b.seal_block(go);
         self.b.switch_to_block(go);
         let entry = self.b.block_params(go)[0];
@@ -227,9 +228,9 @@ impl Lower<'_, '_> {
     }
 
     /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and key, else to `miss`.
-    fn try_jump(&mut self, vm: Value, offset: Value, (rip, key): (Value, Value), go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
-        let jump = self.b.ins().iadd(vm, offset);
-        let mut field = |at: usize| self.b.ins().load(I64, self.places.vm, jump, (offset_of!(Vm, jumps) + at) as i32);
+    fn try_jump(&mut self, jumps: Value, offset: Value, (rip, key): (Value, Value), go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
+        let jump = self.b.ins().iadd(jumps, offset);
+        let mut field = |at: usize| self.b.ins().load(I64, self.places.vm, jump, at as i32);
         let (known, valid) = (field(offset_of!(Jump, rip)), field(offset_of!(Jump, key)));
         let (mask, entry) = (field(offset_of!(Jump, mask)), field(offset_of!(Jump, entry)));
         let other = self.b.ins().bxor(known, rip);
