@@ -537,7 +537,8 @@ impl JitEngine {
     /// The beginning of the page that follows the one at the instruction pointer, `phys`.
     fn beyond(&self, cpu: &Cpu, phys: u64) -> Option<Beyond> {
         let linear = cpu.linear_ip();
-        if cpu.fetch_known(linear) != Some(phys) || !(cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
+        let flat = cpu.code64() || cpu.state.ctx.mode() == Mode::M32 && cpu.state.ctx.has(Ctx::FLAT);
+        if !flat || cpu.fetch_known(linear) != Some(phys) {
             return None;
         }
         let page = cpu.fetch_known((linear | 0xfff).wrapping_add(1))?;

@@ -126,6 +126,59 @@ fn instructions_across_pages() {
 }
 
 #[test]
+fn instructions_into_a_page_that_moves() {
+    // The page with the immediate is now this one, now another one, which differ in that byte alone.
+    const OTHER: u64 = ALIAS + (2 << 20);
+    const TIMES: u32 = 6;
+    let at = ALIAS - IMMEDIATE;
+    let entry = TABLES + 0x2000 + 8 * (ALIAS >> 21);
+    check(
+        |b| {
+            b.cpu.state.rip = at;
+            b.asm_at(at, 64, |a| {
+                adding_loop(a, 3, ROUNDS, |_| {});
+                a.xor(dword_ptr(entry), (OTHER ^ ALIAS) as u32).unwrap();
+                a.invlpg(ptr(ALIAS)).unwrap();
+                let mut done = a.create_label();
+                a.inc(r14d).unwrap();
+                a.cmp(r14d, TIMES).unwrap();
+                a.je(done).unwrap();
+                a.mov(rax, at).unwrap();
+                a.jmp(rax).unwrap();
+                a.set_label(&mut done).unwrap();
+                a.hlt().unwrap();
+            });
+            for n in 0..16 {
+                let v = b.get(ALIAS + 8 * n, 8);
+                b.put(OTHER + 8 * n, 8, v);
+            }
+            assert_eq!(b.get(OTHER, 4), 3);
+            b.put(OTHER, 4, 4);
+        },
+        u64::from(ROUNDS * (3 + 4) * TIMES / 2),
+        0,
+    );
+}
+
+/// What reaches into the next page is compiled like everything else.
+#[test]
+fn instructions_across_pages_stay_in_compiled_code() {
+    let mut bench = Bench::new(Start::L64);
+    let at = CODE + 0x1000 - IMMEDIATE;
+    bench.cpu.state.rip = at;
+    bench.asm_at(at, 64, |a| {
+        adding_loop(a, 3, 100_000, |_| {});
+        a.hlt().unwrap();
+    });
+    let mut engine = eager();
+    bench.cpu.state.budget = BUDGET;
+    assert_eq!(engine.run(&mut bench.cpu), Exit::Halt);
+    assert_eq!(bench.cpu.gpr(3), 300_000);
+    let (compiled, left) = (counter(&*engine, "jit.instructions"), counter(&*engine, "jit.enters"));
+    assert!(compiled > 390_000 && left < 100, "{:?}", engine.stats());
+}
+
+#[test]
 fn one_page_at_two_addresses() {
     // The loop runs at one address and is changed through the other, then runs at the other.
     check(

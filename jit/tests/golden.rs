@@ -116,7 +116,9 @@ fn generated_code_is_as_it_was() {
     let mut changed = Vec::new();
     for (name, code) in BLOCKS {
         let text = listing(*code);
-        assert!(!text.contains("0x7f"), "{name}: an address of this run is in the code");
+        let address = |word: &str| word.starts_with("0x7f") && word.len() >= 12;
+        let found = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|w| address(w));
+        assert_eq!(found, None, "{name}: an address of this run is in the code");
         let path = folder.join(format!("{name}.txt"));
         if bless {
             std::fs::write(&path, &text).expect("writable");

@@ -2,6 +2,7 @@
 //! entries before the jump cache is asked.
 
 use super::Lower;
+use crate::region::PAGE;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, JumpTableData, Value};
@@ -49,6 +50,11 @@ impl Lower<'_, '_> {
         let offset = self.b.ins().isub(rip, base);
         let offset = if self.code64() { offset } else { self.b.ins().band_imm_u(offset, 0xffff_ffff) };
         let (look, miss) = (self.b.create_block(), self.b.create_block());
+        let near = self.b.create_block();
+        let far = self.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, offset, PAGE as i64);
+        self.b.ins().brif(far, miss, &[], near, &[]);
+        self.b.seal_block(near);
+        self.b.switch_to_block(near);
         let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
         self.b.ins().brif(spent, miss, &[], look, &[]);
         self.b.seal_block(look);

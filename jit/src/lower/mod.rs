@@ -1,8 +1,9 @@
 //! From IR to CLIF: one function for a region.
 //!
 //! XMM and YMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
-//! reads. General registers and arithmetic flags are kept as values and stored only where the region is left, blocks join or
-//! the CPU is called. So at any instruction the state in memory is precise but for those, the instruction pointer and the
+//! reads. General registers are kept as values and stored before the next access to memory (in small loops and long blocks only
+//! where the region is left, blocks join or the CPU is called), arithmetic flags where the region is left or blocks join that need
+//! them. So at any instruction the state in memory is precise but for those, the instruction pointer and the
 //! budget, which the cold way out puts there.
 
 mod control;
@@ -25,6 +26,7 @@ pub(crate) use ops::lowerable;
 
 use crate::region::Region;
 use crate::vm::{Entry, Vm};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{
     AbiParam, AliasRegion, AliasRegionData, Block as ClifBlock, BlockArg, InstBuilder, JumpTableData, MemFlagsData, SigRef, Signature,
@@ -55,6 +57,9 @@ pub(crate) enum Lv {
     /// A vector, as `i8x16`.
     Vec(Value),
 }
+
+/// So few entries are told apart one by one.
+const FEW_ENTRIES: usize = 4;
 
 /// The signature of stubs: `preserve_all`, four words.
 #[must_use]
@@ -330,8 +335,20 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.find_x87();
         let entries = self.region.entries.len();
         let stubs: Vec<ClifBlock> = (0..entries).map(|_| self.b.create_block()).collect();
-        if let [only] = stubs[..] {
-            self.b.ins().jump(only, &[]);
+        if let [first @ .., last] = &stubs[..]
+            && first.len() < FEW_ENTRIES
+        {
+            if !first.is_empty() {
+                let index = self.b.ins().load(I32, self.places.vm, entry, offset_of!(Entry, index) as i32);
+                for (n, stub) in first.iter().enumerate() {
+                    let other = self.b.create_block();
+                    let here = self.b.ins().icmp_imm_u(IntCC::Equal, index, n as i64);
+                    self.b.ins().brif(here, *stub, &[], other, &[]);
+                    self.b.seal_block(other);
+                    self.b.switch_to_block(other);
+                }
+            }
+            self.b.ins().jump(*last, &[]);
         } else {
             let index = self.b.ins().load(I32, self.places.vm, entry, offset_of!(Entry, index) as i32);
             let calls: Vec<_> = stubs.iter().map(|s| self.b.func.dfg.block_call(*s, &[])).collect();
