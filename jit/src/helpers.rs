@@ -136,7 +136,9 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
     let (cpu, vm) = unsafe { context(state) };
     // SAFETY: the region owns the site and outlives its code's execution.
     let site = unsafe { &*(site as *const CallSite) };
-    host_fp::leave(&mut cpu.state.mxcsr);
+    if !site.integer {
+        host_fp::leave(&mut cpu.state.mxcsr);
+    }
     let (next, rsp, key, flushes) = (cpu.state.rip, cpu.state.gpr[4], Vm::key(cpu) & Jump::LOCAL, cpu.flushes());
     let status = match (site.run)(cpu, &site.insn) {
         Ok(()) if cpu.state.attention != 0 || cpu.flushes() != flushes => exit::NEXT,
@@ -150,7 +152,9 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
             exit::FAULT_COUNTED
         }
     };
-    host_fp::enter(cpu.state.mxcsr);
+    if !site.integer {
+        host_fp::enter(cpu.state.mxcsr);
+    }
     cpu.state.status = status as u32;
 }
 

@@ -518,5 +518,10 @@ fn continues(i: &Insn) -> bool {
 /// The call sites of a region: one for every instruction that its code leaves to the CPU's functions.
 #[must_use]
 pub fn call_sites(insns: &[Insn]) -> Box<[CallSite]> {
-    insns.iter().map(|i| CallSite { run: egret_cpu::functions::handler(i), insn: *i }).collect()
+    let site = |i: &Insn| CallSite {
+        run: egret_cpu::functions::handler(i),
+        insn: *i,
+        integer: egret_cpu::functions::is_integer(i) && sem::lookup::<egret_isa::ir::Recorder>(i).is_none(),
+    };
+    insns.iter().map(site).collect()
 }

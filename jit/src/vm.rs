@@ -77,6 +77,8 @@ pub struct CallSite {
     pub run: Function,
     /// The instruction.
     pub insn: Insn,
+    /// [`egret_cpu::functions::is_integer`]
+    pub integer: bool,
 }
 
 /// Addresses of the functions that compiled code calls, all `preserve_all`: they change no register.

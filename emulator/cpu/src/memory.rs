@@ -292,11 +292,16 @@ impl Cpu {
         Ok(self.pieces(seg, linear, 1, access)?.first)
     }
 
-    /// The host address of the rest of the page from a linear address on, when it is plain RAM, and how many bytes that is.
-    fn bulk(&mut self, seg: Seg, linear: u64, write: bool) -> Result<Option<Bulk>, Fault> {
+    /// The host address of the rest of the page from a linear address on, when it is plain RAM and has room for an element, and how
+    /// many bytes that is.
+    fn bulk(&mut self, seg: Seg, linear: u64, size: u8, write: bool) -> Result<Option<Bulk>, Fault> {
         let at = tlb::index(linear);
         let entry = |c: &Cpu| if write { c.state.tlb.write[at] } else { c.state.tlb.read[at] };
         let room = 0x1000 - (linear & 0xfff);
+        if room < u64::from(size) {
+            // Its faults are those of the whole element.
+            return Ok(None);
+        }
         if let Some(host) = self.hit(&entry(self), linear, 1) {
             return Ok(Some(Bulk { host, room, code: None }));
         }
@@ -332,12 +337,8 @@ impl Cpu {
         if n == 0 || m == 0 || (!self.code64() && self.state.seg[to.0 as usize].write_end == 0) {
             return Ok(0);
         }
-        let Some(Bulk { host: src, room: src_room, .. }) = self.bulk(from.0, source, false)? else { return Ok(0) };
-        if src_room < u64::from(size) {
-            // The source goes on in the next page, whose fault comes before the destination's.
-            return Ok(0);
-        }
-        let Some(Bulk { host: dst, room: dst_room, code }) = self.bulk(to.0, target, true)? else { return Ok(0) };
+        let Some(Bulk { host: src, room: src_room, .. }) = self.bulk(from.0, source, size, false)? else { return Ok(0) };
+        let Some(Bulk { host: dst, room: dst_room, code }) = self.bulk(to.0, target, size, true)? else { return Ok(0) };
         let count = most.min(src_room / u64::from(size)).min(dst_room / u64::from(size));
         let bytes = count as usize * usize::from(size);
         let ahead = (dst as usize).wrapping_sub(src as usize);
@@ -359,7 +360,7 @@ impl Cpu {
         if n == 0 || (!self.code64() && self.state.seg[to.0 as usize].write_end == 0) {
             return Ok(0);
         }
-        let Some(Bulk { host: dst, room, code }) = self.bulk(to.0, target, true)? else { return Ok(0) };
+        let Some(Bulk { host: dst, room, code }) = self.bulk(to.0, target, size, true)? else { return Ok(0) };
         let count = most.min(room / u64::from(size));
         if let Some(phys) = code.filter(|_| count > 0) {
             self.note_write(phys, count * u64::from(size));

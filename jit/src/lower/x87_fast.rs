@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
 use egret_cpu::functions::stack_operand;
 use egret_cpu::{SegReg, State};
 use egret_isa::fp::f80::F80;
-use egret_isa::insn::{Insn, Seg};
+use egret_isa::insn::{Ctx, Insn, Mode, Seg};
 use egret_isa::ir::Val;
 use egret_isa::ops::{FlagsOp, Width};
 use egret_isa::x87::{self, Arith, Constant, Dest, Memory, X87, X87Op};
@@ -71,6 +71,8 @@ pub(super) fn fast(i: &Insn) -> Option<Fast> {
         X87Op::Store { pop } => match memory {
             Memory::None => Fast::Store { to: n, pop },
             Memory::M80Bcd => return None,
+            // It is written in two parts, and the second one's offset wraps: within limits that takes the CPU's function.
+            Memory::M80Real if i.ctx.mode() != Mode::M64 && !i.ctx.has(Ctx::FLAT) => return None,
             _ => Fast::StoreReal { memory, pop },
         },
         X87Op::StoreInt { pop, truncate } => {

@@ -59,6 +59,14 @@ fn system_tables(i: &Insn) -> Option<Function> {
         .or_else(|| cpuid::table(i))
 }
 
+/// Whether an instruction's function neither computes with floating point nor looks at MXCSR: it may run with the guest's rounding
+/// in the host's.
+#[must_use]
+pub fn is_integer(i: &Insn) -> bool {
+    let tables = [misc::table, iret::table, segment::table, syscall::table, system::table, control::table];
+    tables.iter().any(|table| table(i).is_some())
+}
+
 /// Whether Egret knows an instruction at all: by semantics or by a function of the CPU.
 #[must_use]
 pub fn implemented(i: &Insn) -> bool {
