@@ -286,10 +286,12 @@ impl Region {
     pub fn find(request: &Request) -> Option<Region> {
         let region = Region::reached(request, &request.entries, &request.covered)?;
         // Regions that lead here and are led to from here are parts of a loop: it is made one.
-        let meets = |a: &[u16], b: &[u16]| a.iter().any(|at| b.contains(at));
-        let outs = region.outs();
-        let round = |c: &Covered| meets(&c.outs, &region.entries) && meets(&outs, &c.entries);
-        let (parts, covered): (Vec<Covered>, Vec<Covered>) = request.covered.iter().cloned().partition(round);
+        let round = around(&request.covered, &region);
+        let pick = |wanted: bool| {
+            let all = request.covered.iter().zip(&round);
+            all.filter(|(_, r)| **r == wanted).map(|(c, _)| c.clone()).collect::<Vec<Covered>>()
+        };
+        let (parts, covered) = (pick(true), pick(false));
         if parts.is_empty() {
             return Some(region);
         }
@@ -448,6 +450,25 @@ impl Region {
         }
         bytes
     }
+}
+
+/// Which regions a new one leads to and is led to from, by way of each other or not.
+fn around(covered: &[Covered], new: &Region) -> Vec<bool> {
+    let meets = |outs: &[u16], entries: &[u16]| outs.iter().any(|at| entries.contains(at));
+    let closure = |near: &dyn Fn(&Covered) -> bool, step: &dyn Fn(&Covered, &Covered) -> bool| {
+        let mut set: Vec<bool> = covered.iter().map(near).collect();
+        loop {
+            let new = (0..set.len()).find(|n| !set[*n] && (0..set.len()).any(|m| set[m] && step(&covered[m], &covered[*n])));
+            match new {
+                Some(n) => set[n] = true,
+                None => return set,
+            }
+        }
+    };
+    let outs = new.outs();
+    let after = closure(&|c| meets(&outs, &c.entries), &|from, to| meets(&from.outs, &to.entries));
+    let before = closure(&|c| meets(&c.outs, &new.entries), &|to, from| meets(&from.outs, &to.entries));
+    after.iter().zip(before).map(|(a, b)| *a && b).collect()
 }
 
 /// How many bytes of an instruction lie in the next page.
