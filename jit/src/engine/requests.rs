@@ -1,0 +1,180 @@
+//! What the engine asks its compilers for, and what it does with what they made.
+
+use super::{JitEngine, MANY, PATIENCE, WARM};
+use crate::compile::{CompileError, Compiled};
+use crate::queue::{Key, Queue};
+use crate::region::{Beyond, MAX_ENTRIES, PAGE, Request};
+use egret_cpu::{Cpu, GuestRam, Phys};
+use egret_isa::decode::MAX_LEN;
+use egret_isa::insn::{Ctx, Mode};
+
+impl JitEngine {
+    /// Asks for a block that got hot to be compiled.
+    pub(super) fn ask(&mut self, cpu: &mut Cpu, n: u32) {
+        if let Some(block) = self.interp.block(n)
+            && !(block.second.is_some() && block.steps.len() == 1 && self.beyond(cpu, block.phys).is_none())
+        {
+            let (phys, heat) = (block.phys, block.hits.saturating_add(1));
+            self.request(cpu, phys, heat);
+        }
+    }
+
+    /// After an instruction near a page's end was interpreted: compiled code that has it hears where the next page is.
+    #[cold]
+    pub(super) fn bind(&mut self, cpu: &mut Cpu, linear: u64, ctx: Ctx) {
+        let next = (linear | 0xfff).wrapping_add(1);
+        if let (Some(here), Some(next)) = (cpu.fetch_known(linear), cpu.fetch_known(next))
+            && self.cache.covers(here, ctx)
+            && cpu.ram.host(Phys(next), PAGE as u64).is_some()
+        {
+            cpu.mark_code(next);
+            let ram = &cpu.ram;
+            self.cache.bind(here, ctx, next, |bytes| starts_with(ram, next, bytes));
+        }
+    }
+
+    /// Asks for the block at the instruction pointer to be compiled.
+    pub(super) fn request(&mut self, cpu: &mut Cpu, phys: u64, heat: u32) {
+        let key = (phys, cpu.state.ctx);
+        let page = phys & !0xfff;
+        if self.refused.contains(&key) {
+            return;
+        }
+        if self.pending.contains(&(page, cpu.state.ctx)) {
+            // Blocks of one page are compiled together, and what waits gets hotter now and then. While the page is compiled, the
+            // block has to wait: what it needs may be there then.
+            if (heat / self.options.threshold).is_power_of_two()
+                && let Some(queue) = &self.queue
+            {
+                let soft = !self.cache.covers(phys, cpu.state.ctx);
+                queue.join(heat, page, cpu.state.ctx, (phys & 0xfff) as u16, soft);
+            }
+            return;
+        }
+        // Who compiles everything at once wants compiled code, whatever it costs.
+        let kills = self
+            .restless
+            .get(&page)
+            .filter(|_| !(self.options.foreground && self.options.threshold == 1))
+            .map_or(0, |n| n.saturating_sub(PATIENCE));
+        if kills > 0 && heat < self.options.threshold.saturating_mul(8).saturating_mul(1 << kills.min(20)) {
+            return;
+        }
+        let mut bytes = Box::new([0u8; PAGE]);
+        if !cpu.ram.read(Phys(page), &mut bytes[..]) {
+            return;
+        }
+        let ctx = cpu.state.ctx;
+        let offset = (phys & 0xfff) as u16;
+        let mut entries = vec![offset];
+        // Code goes over to what there is already, but what has become many small regions is made one.
+        let mut covered = self.cache.covered(page, ctx);
+        if covered.len() >= MANY {
+            entries.extend(covered.drain(..).flat_map(|c| c.entries).filter(|o| *o != offset).take(MAX_ENTRIES));
+        }
+        let base = (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff);
+        // Blocks that hardly ever run are not worth compiling along.
+        let warm = self.options.threshold / WARM;
+        let known = if self.options.unreached {
+            (0..PAGE as u16).collect()
+        } else {
+            self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
+        };
+        let beyond = self.beyond(cpu, phys);
+        let request =
+            Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known, covered, beyond };
+        if let Some(compiler) = &mut self.compiler {
+            let result = compiler.compile(request);
+            self.finished(cpu, key, result);
+        } else if let Some(queue) = &self.queue {
+            self.pending.insert(page_of(key));
+            for dropped in queue.push(heat, key, request) {
+                self.pending.remove(&page_of(dropped));
+            }
+        }
+    }
+
+    /// The beginning of the page that follows the one at the instruction pointer, `phys`.
+    pub(super) fn beyond(&self, cpu: &Cpu, phys: u64) -> Option<Beyond> {
+        let linear = cpu.linear_ip();
+        let flat = cpu.code64() || cpu.state.ctx.mode() == Mode::M32 && cpu.state.ctx.has(Ctx::FLAT);
+        if !flat || cpu.fetch_known(linear) != Some(phys) {
+            return None;
+        }
+        let page = cpu.fetch_known((linear | 0xfff).wrapping_add(1))?;
+        let mut bytes = vec![0; MAX_LEN - 1];
+        cpu.ram.read(Phys(page), &mut bytes).then_some(Beyond { page: Some(page), bytes })
+    }
+
+    pub(super) fn install_finished(&mut self, cpu: &mut Cpu) {
+        while let Some(done) = self.queue.as_ref().and_then(Queue::done) {
+            self.pending.remove(&page_of(done.key));
+            self.counters.wait_time += done.waited;
+            self.finished(cpu, done.key, done.result);
+        }
+    }
+
+    pub(super) fn finished(&mut self, cpu: &mut Cpu, key: Key, result: Result<Compiled, CompileError>) {
+        match result {
+            Ok(compiled) => {
+                self.counters.regions += 1;
+                self.counters.insns += compiled.insns as u64;
+                self.counters.code_bytes += compiled.code.len() as u64;
+                self.counters.compile_time += compiled.time;
+                if let Some(store) = &mut self.store {
+                    store.add(&compiled);
+                }
+                self.install(cpu, compiled);
+            }
+            Err(_) => {
+                self.counters.failed += 1;
+                if self.refused.len() > 4096 {
+                    self.refused.clear();
+                }
+                self.refused.insert(key);
+            }
+        }
+    }
+
+    /// Installs code unless the guest has changed what it was made from.
+    pub(super) fn install(&mut self, cpu: &mut Cpu, compiled: Compiled) {
+        // Before the code is read: what is written from now on is heard of.
+        cpu.mark_code(compiled.page);
+        let mut now = [0u8; PAGE];
+        let same = cpu.ram.read(Phys(compiled.page), &mut now) && compiled.bytes.iter().all(|at| now[at] == compiled.source[at]);
+        let same_beyond = |b: &Beyond| {
+            b.page.is_none_or(|page| {
+                cpu.mark_code(page);
+                starts_with(&cpu.ram, page, &b.bytes)
+            })
+        };
+        if !same || !compiled.beyond.as_ref().is_none_or(same_beyond) {
+            self.counters.stale += 1;
+            return;
+        }
+        let Ok(placed) = self.memory.place(&compiled.code) else {
+            self.counters.failed += 1;
+            return;
+        };
+        if let Some(segment) = placed.evicted {
+            self.counters.evicted += self.cache.kill_segment(segment) as u64;
+        }
+        if let Some(dump) = &self.dump {
+            dump.installed(&compiled, placed.address);
+        }
+        self.cache.insert(compiled, placed);
+        self.follow_cache();
+    }
+}
+
+/// The page and context of a request.
+pub(super) fn page_of((phys, ctx): Key) -> Key {
+    (phys & !0xfff, ctx)
+}
+
+/// Whether a page begins with these bytes.
+fn starts_with(ram: &GuestRam, page: u64, bytes: &[u8]) -> bool {
+    let mut now = [0; MAX_LEN];
+    let now = &mut now[..bytes.len().min(MAX_LEN)];
+    ram.read(Phys(page), now) && now == bytes
+}
