@@ -84,6 +84,50 @@ fn results_that_are_overwritten() {
 }
 
 #[test]
+fn results_that_an_immediate_leaves_out() {
+    let rows: &[Program] = &[
+        |a| a.palignr(xmm0, xmm4, 0x8bu32),
+        |a| a.palignr(xmm0, xmm4, 0u32),
+        |a| a.palignr(xmm4, xmm0, 16u32).and_then(|()| a.movaps(xmm0, xmm1)),
+        |a| a.blendps(xmm0, xmm4, 15u32),
+        |a| a.blendpd(xmm4, xmm0, 0u32).and_then(|()| a.movaps(xmm0, xmm1)),
+        |a| a.pblendw(xmm0, xmm4, 255u32),
+        |a| a.insertps(xmm0, xmm4, 0x0fu32),
+        |a| a.psrldq(xmm0, 16u32),
+        |a| a.pslldq(xmm0, 200u32),
+        |a| a.psrlq(xmm0, 64u32),
+        |a| a.psllw(xmm0, 16u32),
+        |a| a.pshufd(xmm0, xmm4, 0x1bu32),
+        |a| a.pcmpeqd(xmm0, xmm0),
+        |a| a.psubq(xmm0, xmm0),
+        |a| a.andnps(xmm0, xmm0),
+        // These do not.
+        |a| a.palignr(xmm0, xmm4, 8u32),
+        |a| a.pshufd(xmm0, xmm0, 0x1bu32),
+        |a| a.psrlq(xmm0, 63u32),
+    ];
+    for (n, row) in rows.iter().enumerate() {
+        let mut flags = Vec::new();
+        let engines: [Box<dyn Engine>; 2] =
+            [Box::<egret_cpu::Interp>::default(), Box::new(JitEngine::foreground().expect("a compiler for this host"))];
+        for mut engine in engines {
+            let mut b = Bench::new(Start::L64);
+            b.asm(|a| {
+                a.divpd(xmm0, xmm1).and_then(|()| row(a)).expect("encodes");
+                a.hlt().expect("encodes");
+            });
+            for (r, v) in [(0, 1.0f64), (1, 3.0), (4, 5.0)] {
+                b.cpu.state.xmm[r] = u128::from(v.to_bits()) << 64 | u128::from(v.to_bits());
+            }
+            b.cpu.state.budget = 10_000;
+            assert_eq!(engine.run(&mut b.cpu), Exit::Halt, "row {n}");
+            flags.push(b.cpu.state.mxcsr & 0x3f);
+        }
+        assert_eq!(flags, [PE, PE], "row {n}");
+    }
+}
+
+#[test]
 fn results_from_memory_that_are_overwritten() {
     raised(
         |a| {

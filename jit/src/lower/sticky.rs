@@ -10,7 +10,7 @@ use super::plan::Recorded;
 use crate::region::{Block, End, Region, Target};
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::{Bin, Width};
-use egret_isa::vec::{Arith, FpOp, VecOp};
+use egret_isa::vec::{Arith, FpOp, Shape, VecOp};
 
 /// Sets of registers by number: general ones from 0, XMM from 16, upper halves of YMM from 32; then the arithmetic flags.
 type Set = u64;
@@ -56,6 +56,36 @@ impl Recorded {
                 _ => 0,
             }
         })
+    }
+
+    /// The registers that its results depend on: not those it makes a constant of, nor those that its immediate leaves out.
+    fn looks_at(&self) -> Set {
+        if self.with_itself() {
+            return 0;
+        }
+        let register = |v: Val| match self.ops.get(v.0 as usize) {
+            Some(Op::Xmm(r)) => xmm(*r),
+            Some(Op::YmmHi(r)) => ymm(*r),
+            _ => 0,
+        };
+        let left_out = self.ops.iter().fold(0, |all, op| {
+            let Op::Vec { op, a, b, imm } = *op else { return all };
+            let (first, second) = leaves_out(op, imm, self.constant(b));
+            // What is both operands is left out when both are.
+            let first = first && (second || a != b);
+            let second = second && (first || a != b);
+            all | if first { register(a) } else { 0 } | if second { register(b) } else { 0 }
+        });
+        self.reads() & !left_out
+    }
+
+    /// The low half of a vector that is known.
+    fn constant(&self, v: Val) -> Option<u64> {
+        let Some(Op::XOf(v)) = self.ops.get(v.0 as usize) else { return None };
+        match self.ops.get(v.0 as usize) {
+            Some(Op::Imm(c)) => Some(*c),
+            _ => None,
+        }
     }
 
     fn writes(&self) -> Set {
@@ -180,7 +210,7 @@ fn backward(insns: &mut [Recorded], end: Set) -> Set {
         // What only makes values that nobody sees is dropped, and does not look at its operands.
         let branches = r.ops.iter().any(|op| matches!(op, Op::Branch { .. }));
         if branches || seen & writes != 0 {
-            seen = seen & !writes | r.reads();
+            seen = seen & !writes | r.looks_at();
         }
     }
     seen
@@ -268,6 +298,27 @@ fn loads(op: &Op) -> bool {
 fn cancels(op: VecOp) -> bool {
     use VecOp::*;
     matches!(op, Xor | AndNot | Sub(_) | SubSatS(_) | SubSatU(_) | CmpEq(_) | CmpGt(_) | SumAbsDiff)
+}
+
+/// Whether an operation's result does not depend on its first and on its second operand, given the immediate and the low half of the
+/// second one if it is known.
+fn leaves_out(op: VecOp, imm: u8, count: Option<u64>) -> (bool, bool) {
+    use VecOp::*;
+    let lanes = |s: Shape| 0xff >> (8 - s.lanes().min(8)) as u8;
+    let beyond = |most: u64| (count.is_some_and(|c| c >= most), false);
+    match op {
+        ZextLow(_) | High64 | Shuffle32 | ShuffleLow16 | ShuffleHigh16 | DupEven32 | DupOdd32 | DupLow64 | Splat(_) | Extract(_)
+        | MoveMask(_) => (true, false),
+        AlignRight => (imm == 0 || imm >= 32, imm >= 16),
+        Blend(s) => (imm & lanes(s) == lanes(s), imm & lanes(s) == 0),
+        InsertPs | InsertPsMem => {
+            let inserted = 1 << (imm >> 4 & 3);
+            ((imm | inserted) & 0xf == 0xf, imm & inserted != 0)
+        }
+        ByteShiftLeft | ByteShiftRight => beyond(16),
+        ShiftLeft(s) | ShiftRight(s) => beyond(s.bits().into()),
+        _ => (false, false),
+    }
 }
 
 fn two_operands(op: FpOp) -> bool {
