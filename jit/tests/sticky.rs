@@ -3,6 +3,7 @@
 #[path = "../../emulator/cpu/tests/harness/mod.rs"]
 mod harness;
 
+use egret_cpu::state::cr4;
 use egret_cpu::{Engine, Exit};
 use egret_jit::JitEngine;
 use harness::*;
@@ -106,19 +107,32 @@ fn results_that_an_immediate_leaves_out() {
         |a| a.pshufd(xmm0, xmm0, 0x1bu32),
         |a| a.psrlq(xmm0, 63u32),
     ];
-    for (n, row) in rows.iter().enumerate() {
+    // Halves of YMM registers, with a division of their own.
+    let wide: &[Program] = &[
+        |a| a.vdivpd(xmm2, xmm4, xmm1).and_then(|()| a.movaps(xmm2, xmm4)),
+        |a| a.vdivpd(ymm2, ymm4, ymm1).and_then(|()| a.movaps(xmm2, xmm4)),
+        |a| a.vdivpd(ymm2, ymm4, ymm1).and_then(|()| a.vmovaps(xmm3, xmm2)).and_then(|()| a.vmovaps(xmm2, xmm4)),
+    ];
+    for (n, row) in rows.iter().chain(wide).enumerate() {
         let mut flags = Vec::new();
         let engines: [Box<dyn Engine>; 2] =
             [Box::<egret_cpu::Interp>::default(), Box::new(JitEngine::foreground().expect("a compiler for this host"))];
         for mut engine in engines {
             let mut b = Bench::new(Start::L64);
             b.asm(|a| {
-                a.divpd(xmm0, xmm1).and_then(|()| row(a)).expect("encodes");
+                if n < rows.len() {
+                    a.divpd(xmm0, xmm1).expect("encodes");
+                }
+                row(a).expect("encodes");
                 a.hlt().expect("encodes");
             });
             for (r, v) in [(0, 1.0f64), (1, 3.0), (4, 5.0)] {
-                b.cpu.state.xmm[r] = u128::from(v.to_bits()) << 64 | u128::from(v.to_bits());
+                let pair = u128::from(v.to_bits()) << 64 | u128::from(v.to_bits());
+                (b.cpu.state.xmm[r], b.cpu.state.ymm_hi[r]) = (pair, pair);
             }
+            b.cpu.cr4 |= cr4::OSXSAVE;
+            b.cpu.state.xcr0 = 7;
+            b.cpu.update_context();
             b.cpu.state.budget = 10_000;
             assert_eq!(engine.run(&mut b.cpu), Exit::Halt, "row {n}");
             flags.push(b.cpu.state.mxcsr & 0x3f);

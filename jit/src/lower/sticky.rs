@@ -100,6 +100,15 @@ impl Recorded {
         })
     }
 
+    /// The registers that it computes.
+    fn results(&self) -> Set {
+        let cleared = |all: Set, op: &Op| match op {
+            Op::SetYmmHi(r, v) if self.constant(*v).is_some() => all | ymm(*r),
+            _ => all,
+        };
+        self.writes() & !self.ops.iter().fold(0, cleared)
+    }
+
     /// Whether all that it does is to compute values for registers: it neither leaves nor touches memory.
     fn pure(&self) -> bool {
         !self.call && !self.ops.iter().any(|op| op.can_fault() && !harmless(op) || matches!(op, Op::Jump(_) | Op::When(_)))
@@ -200,7 +209,8 @@ fn backward(insns: &mut [Recorded], end: Set) -> Set {
     for r in insns.iter_mut().rev() {
         let writes = r.writes();
         if r.floats() && !r.call && !r.stores() {
-            r.call = seen & writes == 0 || (r.compares() && compares >= COMPARES);
+            // Both halves of a YMM register, unless the upper one is only cleared.
+            r.call = r.results() & !seen != 0 || (r.compares() && compares >= COMPARES);
         }
         if !r.pure() {
             (seen, compares) = (ALL, 0);
