@@ -8,6 +8,9 @@ use super::program::{End, Outcome, Program};
 use crate::conform::runner::EngineChoice;
 use std::collections::BTreeMap;
 
+/// Programs have all their memory below this.
+const ABOVE_PROGRAMS: u64 = 1 << 32;
+
 /// The score of a mnemonic on an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Score {
@@ -133,8 +136,14 @@ impl Worker {
                     self.tally.scores[n].insert(mnemonic.clone(), Score { ran: 1, failed: 0 });
                 }
             }
-            if !same {
-                again.push((n, program));
+            if same {
+                continue;
+            }
+            match self.ours.end {
+                End::Fault(14, _, address) if address >= ABOVE_PROGRAMS && self.host.has_at(address) => {
+                    self.not_run("it reached memory of the process that runs it");
+                }
+                _ => again.push((n, program)),
             }
         }
     }

@@ -22,6 +22,11 @@ impl Host {
         match *self {}
     }
 
+    /// Whether there is memory at an address.
+    pub fn has_at(&self, _address: u64) -> bool {
+        match *self {}
+    }
+
     /// Whether 16-bit and other segments of our own are to be had.
     pub fn has_ldt(&self) -> bool {
         match *self {}

@@ -128,6 +128,18 @@ impl Host {
         Ok(())
     }
 
+    /// Whether the child has memory at an address now, a program's or its own.
+    pub fn has_at(&self, address: u64) -> bool {
+        let Some(child) = &self.child else { return false };
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", child.pid)).unwrap_or_default();
+        let inside = |line: &str| {
+            let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+            let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+            Some((from..to).contains(&address))
+        };
+        maps.lines().any(|line| inside(line) == Some(true))
+    }
+
     /// Waits for the child's byte; false if it died.
     fn answered(&self) -> bool {
         let Some(child) = &self.child else { return false };
