@@ -98,14 +98,25 @@ pub struct Block {
 }
 
 impl Block {
-    /// The blocks that may follow.
-    pub fn successors(&self) -> impl Iterator<Item = usize> + use<> {
+    /// Where control may go from its end, as far as that is known.
+    pub fn targets(&self) -> impl Iterator<Item = Target> + use<> {
         let (a, b) = match self.end {
             End::Fall(t) => (Some(t), None),
             End::Branch(t, f) => (Some(t), f),
             End::Dynamic => (None, None),
         };
-        [a, b].into_iter().flatten().filter_map(|t| match t {
+        [a, b].into_iter().flatten()
+    }
+
+    /// Whether control may leave the region at its end.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.end == End::Dynamic || self.targets().any(|t| matches!(t, Target::Out(_)))
+    }
+
+    /// The blocks that may follow.
+    pub fn successors(&self) -> impl Iterator<Item = usize> + use<> {
+        self.targets().filter_map(|t| match t {
             Target::Block(n) => Some(n),
             Target::Out(_) => None,
         })
@@ -415,20 +426,13 @@ impl Region {
     #[must_use]
     pub fn outs(&self) -> Vec<u16> {
         let mut outs: Vec<u16> = Vec::new();
-        for b in &self.blocks {
-            let (a, b) = match b.end {
-                End::Fall(t) => (Some(t), None),
-                End::Branch(t, f) => (Some(t), f),
-                End::Dynamic => (None, None),
-            };
-            for t in [a, b].into_iter().flatten() {
-                if let Target::Out(at) = t
-                    && let Ok(at) = u16::try_from(at)
-                    && usize::from(at) < PAGE
-                    && !outs.contains(&at)
-                {
-                    outs.push(at);
-                }
+        for t in self.blocks.iter().flat_map(Block::targets) {
+            if let Target::Out(at) = t
+                && let Ok(at) = u16::try_from(at)
+                && usize::from(at) < PAGE
+                && !outs.contains(&at)
+            {
+                outs.push(at);
             }
         }
         outs
@@ -539,10 +543,6 @@ fn continues(i: &Insn) -> bool {
 /// The call sites of a region: one for every instruction that its code leaves to the CPU's functions.
 #[must_use]
 pub fn call_sites(insns: &[Insn]) -> Box<[CallSite]> {
-    let site = |i: &Insn| CallSite {
-        run: egret_cpu::functions::handler(i),
-        insn: *i,
-        integer: egret_cpu::functions::is_integer(i) && sem::lookup::<egret_isa::ir::Recorder>(i).is_none(),
-    };
+    let site = |i: &Insn| CallSite { run: egret_cpu::functions::handler(i), insn: *i, integer: egret_cpu::functions::is_integer(i) };
     insns.iter().map(site).collect()
 }

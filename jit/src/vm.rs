@@ -120,7 +120,7 @@ pub struct Vm {
     pub bounce: [u64; 4],
     /// Operands of a vector operation, and its result: see [`crate::helpers::vector`].
     pub vectors: [u128; 3],
-    /// Where to go on for instruction pointers, a direct-mapped table: see [`jump_index`].
+    /// Where to go on for instruction pointers, a table with two places for each: see [`jump_index`].
     pub jumps: Box<[Jump]>,
     /// Address of its first entry.
     pub first_jump: u64,
@@ -160,9 +160,7 @@ impl Vm {
     pub fn key(cpu: &Cpu) -> u64 {
         cpu.state.tlb_key | u64::from(cpu.state.ctx.0) << 16
     }
-}
 
-impl Vm {
     /// Enters a jump into the jump cache; one that is in its place goes beside it.
     pub fn add_jump(&mut self, jump: Jump) {
         let at = jump_index(jump.rip);

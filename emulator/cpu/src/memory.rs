@@ -455,14 +455,14 @@ impl Cpu {
     /// The physical address of the instruction byte at a linear address.
     #[inline(always)]
     pub fn fetch_address(&mut self, linear: u64) -> Result<u64, Fault> {
-        let entry = &self.state.tlb.fetch[tlb::index(linear)];
-        if entry.tag == linear & !0xfff | self.state.tlb_key {
-            return Ok(linear.wrapping_add(entry.addend));
+        match self.fetch_known(linear) {
+            Some(phys) => Ok(phys),
+            None => Ok(self.pieces(Seg::Cs, linear, 1, Access::Fetch)?.first),
         }
-        Ok(self.pieces(Seg::Cs, linear, 1, Access::Fetch)?.first)
     }
 
     /// The same, if it is known without a walk through the page tables.
+    #[inline(always)]
     #[must_use]
     pub fn fetch_known(&self, linear: u64) -> Option<u64> {
         let entry = &self.state.tlb.fetch[tlb::index(linear)];

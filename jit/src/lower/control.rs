@@ -6,7 +6,7 @@ use crate::vm::{CallSite, Entry, JUMPS, Jump, PAGE_JUMPS, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, BlockArg, InstBuilder, Value};
-use egret_cpu::tlb::{ENTRIES, Entry as TlbEntry, Tlb};
+use egret_cpu::tlb::{Entry as TlbEntry, Tlb};
 use egret_cpu::{SegReg, State};
 use egret_isa::insn::{Ctx, Insn, Seg};
 use egret_isa::ir::Val;
@@ -44,10 +44,7 @@ impl Lower<'_, '_> {
     fn check_beyond(&mut self) {
         let base = self.b.use_var(self.base);
         let linear = self.b.ins().iadd_imm_s(base, PAGE as i64);
-        let scale = size_of::<TlbEntry>().trailing_zeros();
-        let index = self.b.ins().ushr_imm_u(linear, i64::from(12 - scale));
-        let index = self.b.ins().band_imm_u(index, ((ENTRIES - 1) << scale) as i64);
-        let entry = self.b.ins().iadd(self.state, index);
+        let entry = self.tlb_entry(linear);
         let array = offset_of!(State, tlb) + offset_of!(Tlb, fetch);
         let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, tag)) as i32);
         let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, addend)) as i32);

@@ -237,14 +237,19 @@ impl Lower<'_, '_> {
         self.b.ins().iadd(linear, addend)
     }
 
+    /// The state's address, moved by the offset of a linear address's entry in an array of the TLB.
+    pub(super) fn tlb_entry(&mut self, linear: Value) -> Value {
+        let (shift, scale) = (12, size_of::<Entry>().trailing_zeros());
+        let index = self.b.ins().ushr_imm_u(linear, i64::from(shift - scale));
+        let index = self.b.ins().band_imm_u(index, ((ENTRIES - 1) << scale) as i64);
+        self.b.ins().iadd(self.state, index)
+    }
+
     /// Goes to `ok` with the addend of a linear address if the TLB has it and `size` bytes do not cross into the next page, else
     /// to `cold`.
     pub(super) fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
         let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
-        let (shift, scale) = (12, size_of::<Entry>().trailing_zeros());
-        let index = self.b.ins().ushr_imm_u(linear, i64::from(shift - scale));
-        let index = self.b.ins().band_imm_u(index, ((ENTRIES - 1) << scale) as i64);
-        let entry = self.b.ins().iadd(self.state, index);
+        let entry = self.tlb_entry(linear);
         let last = if size > 1 { self.b.ins().iadd_imm_s(linear, i64::from(size) - 1) } else { linear };
         let page = self.b.ins().band_imm_s(last, !0xfff);
         let key = self.load_state(I64, offset_of!(State, tlb_key));

@@ -2,7 +2,7 @@
 
 use super::flags::Kind;
 use super::sticky;
-use crate::region::{Block, End, Region, Target, beyond};
+use crate::region::{Block, Region, beyond};
 use egret_isa::flags::ARITH;
 use egret_isa::insn::{Ctx, Insn, Mode};
 use egret_isa::ir::{self, Op, Recorder};
@@ -37,7 +37,7 @@ pub(super) fn plan(region: &Region) -> Vec<Plan> {
                 Use::Replaced => false,
                 Use::None => {
                     // The way back in a loop may leave because the budget is used up.
-                    leaves(&region.blocks[n]) || region.blocks[n].successors().any(|s| s <= n || plans[s].flags_live)
+                    region.blocks[n].leaves() || region.blocks[n].successors().any(|s| s <= n || plans[s].flags_live)
                 }
             };
             changed |= live != plans[n].flags_live;
@@ -138,16 +138,6 @@ fn first_use(ops: &[Op], checked: bool) -> Use {
         }
     }
     Use::None
-}
-
-/// Whether control may leave the region at a block's end.
-fn leaves(b: &Block) -> bool {
-    let out = |t: Target| matches!(t, Target::Out(_));
-    match b.end {
-        End::Fall(t) => out(t),
-        End::Branch(t, f) => out(t) || f.is_some_and(out),
-        End::Dynamic => true,
-    }
 }
 
 /// The kind of flags in memory at each join, where all ways in agree.

@@ -7,7 +7,7 @@
 
 use super::fp::COMPARES;
 use super::plan::Recorded;
-use crate::region::{Block, End, Region, Target};
+use crate::region::{Block, End, Region};
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::{Bin, Width};
 use egret_isa::vec::{Arith, FpOp, Shape, VecOp};
@@ -137,6 +137,11 @@ impl Recorded {
         !other && (self.reads() & !fixed == 0 || self.with_itself())
     }
 
+    /// The registers that may be the same every time after it, if those in `fixed` are before it.
+    fn fixed_after(&self, fixed: Set) -> Set {
+        if self.repeats(fixed) { fixed | self.writes() } else { fixed & !self.writes() }
+    }
+
     /// Whether it may make a constant of what it reads: of a register and itself, as XOR, SUB and PCMPEQ do, or with AND 0, OR -1.
     fn with_itself(&self) -> bool {
         let of = |v: Val| match self.ops.get(v.0 as usize) {
@@ -185,20 +190,10 @@ fn dropped(region: &Region, blocks: &mut [Vec<Recorded>]) {
 /// What is looked at after a block's end. Ways back leave when the budget is used up.
 fn at_end(region: &Region, n: usize, seen: &[Set]) -> Set {
     let b = &region.blocks[n];
-    if leaves(b) || b.successors().any(|s| s <= n) {
+    if b.leaves() || b.successors().any(|s| s <= n) {
         return ALL;
     }
     b.successors().fold(0, |all, s| all | seen[s])
-}
-
-/// Whether control may leave the region at a block's end.
-fn leaves(b: &Block) -> bool {
-    let out = |t: Target| matches!(t, Target::Out(_));
-    match b.end {
-        End::Fall(t) => out(t),
-        End::Branch(t, f) => out(t) || f.is_some_and(out),
-        End::Dynamic => true,
-    }
 }
 
 /// What is looked at before a block, given what is after it. Sets only grow from round to round, so calls stay calls for a reason.
@@ -247,7 +242,7 @@ fn moved_in(region: &Region, reach: &[u128], kept: Set, blocks: &mut [Vec<Record
         for r in &mut blocks[n] {
             r.call |=
                 r.ops.iter().enumerate().any(|(at, op)| operands(op).is_some_and(|o| o.iter().all(|v| same(&r.ops[..at], *v, fixed))));
-            fixed = if r.repeats(fixed) { fixed | r.writes() } else { fixed & !r.writes() };
+            fixed = r.fixed_after(fixed);
         }
     }
 }
@@ -280,9 +275,7 @@ fn bit(block: usize) -> u128 {
 /// writes them, or something that computes it from such registers alone. Where one way brings another value, a choice between
 /// values is made, which is not the same every time.
 fn unchanging(region: &Region, cycle: &[usize], kept: Set, blocks: &[Vec<Recorded>]) -> Vec<Set> {
-    let after = |n: usize, start: Set| {
-        blocks[n].iter().fold(start, |fixed, r| if r.repeats(fixed) { fixed | r.writes() } else { fixed & !r.writes() })
-    };
+    let after = |n: usize, start: Set| blocks[n].iter().fold(start, |fixed, r| r.fixed_after(fixed));
     let mut starts: Vec<Set> = region.blocks.iter().map(|b| if b.entry.is_some() { kept } else { ALL }).collect();
     loop {
         let mut changed = false;

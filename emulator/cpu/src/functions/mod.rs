@@ -64,7 +64,7 @@ fn system_tables(i: &Insn) -> Option<Function> {
 #[must_use]
 pub fn is_integer(i: &Insn) -> bool {
     let tables = [misc::table, iret::table, segment::table, syscall::table, system::table, control::table];
-    tables.iter().any(|table| table(i).is_some())
+    sem::lookup::<Cpu>(i).is_none() && tables.iter().any(|table| table(i).is_some())
 }
 
 /// Whether Egret knows an instruction at all: by semantics or by a function of the CPU.
