@@ -126,7 +126,7 @@ impl Lower<'_, '_> {
     fn old_value(&mut self, r: usize) -> Value {
         match self.old.iter().find(|(n, _)| *n == r) {
             Some((_, v)) => *v,
-            None => self.b.use_var(self.gpr[r]),
+            None => self.gpr_value(r),
         }
     }
 
@@ -304,12 +304,12 @@ impl Lower<'_, '_> {
         let yes = direct_yes.unwrap_or_else(|| self.b.create_block());
         let no = direct_no.unwrap_or_else(|| self.b.create_block());
         self.b.ins().brif(c, yes, &[], no, &[]);
-        let (flags, executed, dirty) = (self.flags, self.executed, self.dirty);
+        let (flags, executed, dirty, have) = (self.flags, self.executed, self.dirty, self.have);
         if direct_yes.is_none() {
             self.b.seal_block(yes);
             self.b.switch_to_block(yes);
             self.taken_edge(taken);
-            (self.flags, self.executed, self.dirty) = (flags, executed, dirty);
+            (self.flags, self.executed, self.dirty, self.have) = (flags, executed, dirty, have);
         }
         if direct_no.is_none() {
             self.b.seal_block(no);
@@ -331,7 +331,14 @@ impl Lower<'_, '_> {
     /// A block with no other way in goes on with what is known here.
     fn hand_over(&mut self, n: usize) {
         self.inherited[n] =
-            Some(Inherited { flags: self.flags, executed: self.executed, low: self.low, dirty: self.dirty, checked: self.checked.clone() });
+            Some(Inherited {
+            flags: self.flags,
+            executed: self.executed,
+            low: self.low,
+            have: self.have,
+            dirty: self.dirty,
+            checked: self.checked.clone(),
+        });
     }
 
     /// Whether direct branches may go beyond the code segment's limit.
@@ -426,6 +433,7 @@ impl Lower<'_, '_> {
         if self.plans[n].flags_live {
             self.sync_flags();
         }
+        self.load(self.keeps[n]);
         self.b.ins().jump(self.clif[n], &[]);
     }
 
@@ -445,8 +453,7 @@ impl Lower<'_, '_> {
         self.executed = 0;
         let site = (self.calls.len() * size_of::<CallSite>()) as i64;
         self.calls.push((offset, insn));
-        let sites = self.b.use_var(self.calls_at);
-        let site = self.b.ins().iadd_imm_s(sites, site);
+        let site = self.call_site(site);
         self.call_stub(offset_of!(Stubs, call), [site, site, site]);
         let status = self.load_state(I32, offset_of!(State, status));
         let code = self.b.ins().uextend(I64, status);
@@ -463,10 +470,14 @@ impl Lower<'_, '_> {
         self.b.ins().brif(status, called, &[code.into()], on, &[]);
         self.b.seal_block(on);
         self.b.switch_to_block(on);
-        let after = self.live[self.block].after_calls.get(self.called).copied().unwrap_or_default();
-        self.called += 1;
-        self.reload(after);
+        self.forget_registers();
         self.flags = Fl::Memory(None);
+    }
+
+    /// The address of the call site at an offset among the region's.
+    pub(super) fn call_site(&mut self, offset: i64) -> Value {
+        let sites = self.b.ins().load(I64, self.places.vm, self.entry, offset_of!(Entry, calls) as i32);
+        self.b.ins().iadd_imm_s(sites, offset)
     }
 
     fn is_last(&self) -> bool {

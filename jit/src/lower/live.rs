@@ -1,9 +1,9 @@
-//! Which registers a region needs where: liveness of general and vector registers over its blocks.
+//! Which registers are kept in values from block to block: in loops, what is live and used there.
 //!
-//! What is not live when control enters is not loaded: on every way it is overwritten first, or the region is left, for which
-//! memory has it.
+//! What is not live where control comes together is not kept: on every way it is overwritten first, or the region is left, for
+//! which memory has it.
 
-use super::x87;
+use super::{paged, x87};
 use crate::region::{Block, Region};
 use egret_isa::ir::Op;
 use egret_isa::ops::Width;
@@ -22,27 +22,67 @@ impl Regs {
         Regs { gpr: self.gpr | other.gpr, xmm: self.xmm | other.xmm, ymm: self.ymm | other.ymm }
     }
 
+    fn and(self, other: Regs) -> Regs {
+        Regs { gpr: self.gpr & other.gpr, xmm: self.xmm & other.xmm, ymm: self.ymm & other.ymm }
+    }
+
     fn without(self, other: Regs) -> Regs {
         Regs { gpr: self.gpr & !other.gpr, xmm: self.xmm & !other.xmm, ymm: self.ymm & !other.ymm }
     }
 }
 
-/// The result for one block.
-#[derive(Clone, Default)]
-pub(super) struct Live {
-    /// Registers needed at its start.
-    pub(super) start: Regs,
-    /// Registers needed after each [`Op::Call`] in it, in order.
-    pub(super) after_calls: Vec<Regs>,
+/// Instructions of the largest loop that keeps its registers where control comes together in it: longer ones lose little when
+/// they take them from memory, and everything else only has more values alive than the host has registers.
+const LARGEST: usize = 64;
+
+/// For each block the registers that are values where control comes together at it, given the blocks' IR: in loops those that the
+/// loop uses. Elsewhere memory has all.
+pub(super) fn kept<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
+    let loops = paged::loops(region, LARGEST);
+    let mut kept = vec![Regs::default(); region.blocks.len()];
+    if loops.is_empty() {
+        return kept;
+    }
+    let live = live(region, &ops);
+    let used: Vec<Regs> = (0..kept.len()).map(|n| used(ops(n))).collect();
+    // From small to large: the outermost decides.
+    for body in loops {
+        let blocks = || (0..kept.len().min(64)).filter(|n| body >> n & 1 != 0);
+        let all = blocks().fold(Regs::default(), |all, n| all.or(used[n]));
+        for n in blocks() {
+            kept[n] = live[n].and(all);
+        }
+    }
+    kept
 }
 
-/// Computes liveness from the blocks' IR.
-pub(super) fn live<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<Live> {
+/// The registers that ops read or write.
+fn used(ops: &[Op]) -> Regs {
+    let mut regs = Regs::default();
+    for op in ops {
+        match *op {
+            Op::Gpr(r, _) | Op::SetGpr(r, ..) => regs.gpr |= 1 << (r & 15),
+            Op::Xmm(r) | Op::SetXmm(r, _) => regs.xmm |= 1 << (r & 15),
+            Op::YmmHi(r) | Op::SetYmmHi(r, _) => regs.ymm |= 1 << (r & 15),
+            _ => {}
+        }
+    }
+    regs
+}
+
+/// The registers that ops write.
+pub(super) fn set(ops: &[Op]) -> Regs {
+    let writes = |op: &&Op| matches!(op, Op::SetGpr(..) | Op::SetXmm(..) | Op::SetYmmHi(..));
+    ops.iter().filter(writes).fold(Regs::default(), |all, op| all.or(used(std::slice::from_ref(op))))
+}
+
+/// Computes from the blocks' IR what is live at their starts.
+fn live<'a>(region: &Region, ops: &impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
     let count = region.blocks.len();
     // With nothing live at the end: what a block needs. With everything live: what it lets through.
-    let needs: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), Regs::default(), &mut |_| ())).collect();
+    let needs: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), Regs::default())).collect();
     let all = Regs { gpr: u16::MAX, xmm: u16::MAX, ymm: u16::MAX };
-    let passes: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), all, &mut |_| ())).collect();
+    let passes: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), all)).collect();
     let mut start = needs.clone();
     loop {
         let mut changed = false;
@@ -56,22 +96,15 @@ pub(super) fn live<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<
             break;
         }
     }
-    let mut result: Vec<Live> = start.iter().map(|s| Live { start: *s, after_calls: Vec::new() }).collect();
-    for (n, l) in result.iter_mut().enumerate() {
-        let mut after = Vec::new();
-        backward(&region.blocks[n], ops(n), at_end(region, n, &start), &mut |regs| after.push(regs));
-        after.reverse();
-        l.after_calls = after;
-    }
-    result
+    start
 }
 
 fn at_end(region: &Region, n: usize, start: &[Regs]) -> Regs {
     region.blocks[n].successors().fold(Regs::default(), |all, s| all.or(start[s]))
 }
 
-/// What is live before ops, given what is live after them; `at_call` hears what is live after each call.
-fn backward(block: &Block, ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs)) -> Regs {
+/// What is live before ops, given what is live after them.
+fn backward(block: &Block, ops: &[Op], end: Regs) -> Regs {
     let mut live = end;
     let mut depth = 0;
     for op in ops.iter().rev() {
@@ -89,7 +122,6 @@ fn backward(block: &Block, ops: &[Op], end: Regs, at_call: &mut dyn FnMut(Regs))
             Op::SetXmm(r, _) if depth > 0 => live.xmm |= 1 << (r & 15),
             Op::SetXmm(r, _) => live.xmm &= !(1 << (r & 15)),
             Op::Call(n) => {
-                at_call(live);
                 if x87::quick(block, n) {
                     live.gpr |= x87::registers(block, n);
                 } else if depth == 0 {

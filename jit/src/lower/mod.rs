@@ -103,6 +103,7 @@ struct Inherited {
     flags: Fl,
     executed: i64,
     low: [Option<Value>; 16],
+    have: live::Regs,
     dirty: u16,
     checked: Vec<nearby::Checked>,
 }
@@ -123,14 +124,14 @@ pub(crate) struct Lower<'a, 'f> {
     state: Value,
     /// Address of the [`Entry`] that the region was entered by.
     entry: Value,
-    calls_at: Variable,
     base: Variable,
     budget: Variable,
     gpr: [Variable; 16],
     xmm: [Variable; 16],
     /// Upper halves of YMM registers.
     ymm: [Variable; 16],
-    live: Vec<live::Live>,
+    /// Registers that are values where control comes together at a block; memory has the others.
+    keeps: Vec<live::Regs>,
     /// For each entry of the region the code that loads its registers and goes there.
     inner: Vec<ClifBlock>,
     /// What is known to be another value and a constant.
@@ -159,14 +160,14 @@ pub(crate) struct Lower<'a, 'f> {
     limits: Vec<u64>,
     /// Low halves of registers, as last written in this block.
     low: [Option<Value>; 16],
-    /// General registers whose value is not in [`State`] yet.
+    /// Registers whose variable has their value; memory has the others.
+    have: live::Regs,
+    /// General registers whose value is not in [`State`] yet; a part of `have`.
     dirty: u16,
     /// The same when the instruction began, and values of before for registers that it has changed.
     old_dirty: u16,
     old: Vec<(usize, Value)>,
     checked: Vec<nearby::Checked>,
-    /// Calls to the CPU in this block so far.
-    called: usize,
     flags: Fl,
     merged: Vec<Fl>,
     /// Instructions begun since the budget was last brought up to date.
@@ -247,17 +248,16 @@ impl<'a, 'f> Lower<'a, 'f> {
         let called_to = shared(&[I64]);
         let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
         Lower {
-            calls_at: var(&mut b, I64),
             base: var(&mut b, I64),
             budget: var(&mut b, I64),
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
             ymm: std::array::from_fn(|_| var(&mut b, vec::X)),
-            live: live::live(region, |n| &plans[n].ir.ops),
+            keeps: live::kept(region, |n| &plans[n].ir.ops),
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
             sites: paged::sites(region, &plans),
-            looping: paged::loops(region).into_iter().fold(0, |all, body| all | body),
+            looping: paged::loops(region, paged::LARGEST).into_iter().fold(0, |all, body| all | body),
             slots: Vec::new(),
             op_at: 0,
             inner: region.entries.iter().map(|_| b.create_block()).collect(),
@@ -283,11 +283,11 @@ impl<'a, 'f> Lower<'a, 'f> {
             vals: Vec::new(),
             limits: Vec::new(),
             low: [None; 16],
+            have: live::Regs::default(),
             dirty: 0,
             old_dirty: 0,
             old: Vec::new(),
             checked: Vec::new(),
-            called: 0,
             flags: Fl::Memory(None),
             merged: Vec::new(),
             executed: 0,
@@ -327,10 +327,15 @@ impl<'a, 'f> Lower<'a, 'f> {
     /// The function's beginning: goes to the entry asked for, with all registers loaded.
     fn entries(&mut self) {
         let entry = self.entry;
-        let calls = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, calls) as i32);
-        self.b.def_var(self.calls_at, calls);
         let budget = self.load_state(I64, offset_of!(State, budget));
         self.b.def_var(self.budget, budget);
+        // Where CS begins at zero, the page is the same for all entries.
+        let one_page = self.code64() || self.ctx().has(Ctx::FLAT);
+        if one_page {
+            let rip = self.load_state(I64, offset_of!(State, rip));
+            let base = self.b.ins().band_imm_s(rip, !(crate::region::PAGE as i64 - 1));
+            self.b.def_var(self.base, base);
+        }
         self.make_slots();
         self.find_x87();
         let entries = self.region.entries.len();
@@ -358,34 +363,73 @@ impl<'a, 'f> Lower<'a, 'f> {
         for (n, stub) in stubs.iter().enumerate() {
             self.b.switch_to_block(*stub);
             self.b.seal_block(*stub);
-            let rip = self.load_state(I64, offset_of!(State, rip));
-            let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
-            self.b.def_var(self.base, base);
+            if !one_page {
+                let rip = self.load_state(I64, offset_of!(State, rip));
+                let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
+                self.b.def_var(self.base, base);
+            }
             let inner = self.inner[n];
             self.b.ins().jump(inner, &[]);
             self.b.switch_to_block(inner);
             let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
-            self.reload(self.live[target].start);
+            self.have = live::Regs::default();
+            self.load(self.keeps[target]);
             self.b.ins().jump(self.clif[target], &[]);
         }
     }
 
-    /// Takes registers from memory.
-    fn reload(&mut self, regs: live::Regs) {
+    /// Sees to it that these registers' variables have their values.
+    fn load(&mut self, regs: live::Regs) {
         for r in 0..16 {
             if regs.gpr >> r & 1 != 0 {
-                let v = self.load_state(I64, offset_of!(State, gpr) + 8 * r);
-                self.b.def_var(self.gpr[r], v);
+                self.gpr_value(r);
             }
             if regs.xmm >> r & 1 != 0 {
-                let v = self.load_state(vec::X, offset_of!(State, xmm) + 16 * r);
-                self.b.def_var(self.xmm[r], v);
+                self.xmm_value(r);
             }
             if regs.ymm >> r & 1 != 0 {
-                let v = self.load_state(vec::X, offset_of!(State, ymm_hi) + 16 * r);
-                self.b.def_var(self.ymm[r], v);
+                self.ymm_value(r);
             }
         }
+    }
+
+    /// A general register.
+    pub(super) fn gpr_value(&mut self, r: usize) -> Value {
+        if self.have.gpr >> r & 1 == 0 {
+            let v = self.load_state(I64, offset_of!(State, gpr) + 8 * r);
+            self.set_gpr_value(r, v);
+        }
+        self.b.use_var(self.gpr[r])
+    }
+
+    pub(super) fn set_gpr_value(&mut self, r: usize, v: Value) {
+        self.have.gpr |= 1 << r;
+        self.b.def_var(self.gpr[r], v);
+    }
+
+    /// The lower half of a vector register.
+    pub(super) fn xmm_value(&mut self, r: usize) -> Value {
+        if self.have.xmm >> r & 1 == 0 {
+            let v = self.load_state(vec::X, offset_of!(State, xmm) + 16 * r);
+            self.have.xmm |= 1 << r;
+            self.b.def_var(self.xmm[r], v);
+        }
+        self.b.use_var(self.xmm[r])
+    }
+
+    /// Its upper half.
+    pub(super) fn ymm_value(&mut self, r: usize) -> Value {
+        if self.have.ymm >> r & 1 == 0 {
+            let v = self.load_state(vec::X, offset_of!(State, ymm_hi) + 16 * r);
+            self.have.ymm |= 1 << r;
+            self.b.def_var(self.ymm[r], v);
+        }
+        self.b.use_var(self.ymm[r])
+    }
+
+    /// Memory has newer values of all registers.
+    pub(super) fn forget_registers(&mut self) {
+        self.have = live::Regs::default();
         self.low = [None; 16];
         self.clear_hi = 0;
     }
@@ -394,7 +438,7 @@ impl<'a, 'f> Lower<'a, 'f> {
     fn store_dirty(&mut self) {
         for r in 0..16 {
             if self.dirty >> r & 1 != 0 {
-                let v = self.b.use_var(self.gpr[r]);
+                let v = self.gpr_value(r);
                 self.store_state(v, offset_of!(State, gpr) + 8 * r);
             }
         }
@@ -408,12 +452,13 @@ impl<'a, 'f> Lower<'a, 'f> {
             flags: Fl::Memory(self.plans[n].kind),
             executed: 0,
             low: [None; 16],
+            have: self.keeps[n],
             dirty: 0,
             checked: Vec::new(),
         });
         (self.flags, self.executed, self.low, self.dirty, self.checked) =
             (start.flags, start.executed, start.low, start.dirty, start.checked);
-        self.called = 0;
+        self.have = start.have;
         self.end_run();
         self.clear_hi = 0;
         self.vals.clear();

@@ -1,6 +1,6 @@
 //! The ops one by one.
 
-use super::{Lower, Lv, fp, ty};
+use super::{Lower, Lv, fp, live, ty};
 use crate::region::jumps_by_table;
 use crate::vm::exit;
 use cranelift_codegen::ir::InstBuilder;
@@ -164,12 +164,12 @@ impl Lower<'_, '_> {
             Op::Trunc(w, a) => self.trunc(w, a),
             Op::Select(c, a, b) => self.select(c, a, b),
             Op::NextIp(_) => Lv::Rip(self.next_offset()),
-            Op::Xmm(r) => Lv::Vec(self.b.use_var(self.xmm[usize::from(r & 15)])),
+            Op::Xmm(r) => Lv::Vec(self.xmm_value(usize::from(r & 15))),
             Op::SetXmm(r, v) => {
                 self.set_xmm(r, v);
                 Lv::None
             }
-            Op::YmmHi(r) => Lv::Vec(self.b.use_var(self.ymm[usize::from(r & 15)])),
+            Op::YmmHi(r) => Lv::Vec(self.ymm_value(usize::from(r & 15))),
             Op::Vec3 { op, a, b, c } => self.vec3_op(op, a, b, c),
             Op::Fma { op, a, b, c } => self.fma_op(op, a, b, c),
             Op::XOf(v) => self.x_of(v),
@@ -237,20 +237,28 @@ impl Lower<'_, '_> {
             self.settle_flags();
             // What leaves inside may not share its code with what leaves outside: values differ.
             self.end_insn();
+            let calls = ops[at..end].iter().any(|op| matches!(op, Op::Call(_)));
+            if calls {
+                self.store_dirty();
+            }
+            // The body may not run: what it sets must have a value before.
+            self.load(live::set(&ops[at..end]));
             let (body, after) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(c, body, &[], after, &[]);
             self.b.seal_block(body);
             self.b.switch_to_block(body);
             self.low = [None; 16];
             self.end_run();
-            let (dirty, mut checked) = (self.dirty, self.checked.clone());
+            let (dirty, have, mut checked) = (self.dirty, self.have, self.checked.clone());
             self.body(ops, at + 1, end);
             self.end_insn();
             self.settle_flags();
-            // The body may not have run.
-            self.dirty |= dirty;
-            if ops[at..end].iter().any(|op| matches!(op, Op::Call(_))) {
+            if calls {
+                self.store_dirty();
+                self.forget_registers();
                 checked.clear();
+            } else {
+                (self.dirty, self.have) = (self.dirty | dirty, have);
             }
             self.checked = checked;
             self.end_run();
@@ -317,7 +325,7 @@ impl Lower<'_, '_> {
             let v = if w == Width::D { low } else { self.b.ins().ireduce(ty(w), low) };
             return Lv::Int(v, w);
         }
-        let v = self.b.use_var(self.gpr[r]);
+        let v = self.gpr_value(r);
         if w == Width::Q {
             return Lv::Int(v, w);
         }
@@ -341,7 +349,7 @@ impl Lower<'_, '_> {
             _ => {
                 let v = self.int(v, w);
                 let v = self.b.ins().uextend(I64, v);
-                let old = self.b.use_var(self.gpr[n]);
+                let old = self.gpr_value(n);
                 let keep = self.b.ins().band_imm_s(old, !w.mask() as i64);
                 self.b.ins().bor(keep, v)
             }
@@ -349,18 +357,18 @@ impl Lower<'_, '_> {
         let full = match self.predicate {
             Some(c) => {
                 low = None;
-                let old = self.b.use_var(self.gpr[n]);
+                let old = self.gpr_value(n);
                 self.b.ins().select(c, full, old)
             }
             None => full,
         };
         if !self.old.iter().any(|(r, _)| *r == n) && self.dirty >> n & 1 != 0 {
-            let old = self.b.use_var(self.gpr[n]);
+            let old = self.gpr_value(n);
             self.old.push((n, old));
         }
         self.low[n] = low;
         self.dirty |= 1 << n;
-        self.b.def_var(self.gpr[n], full);
+        self.set_gpr_value(n, full);
     }
 
     /// Leaves before this instruction, to the interpreter, when `c` is not zero.

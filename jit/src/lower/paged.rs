@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 const MOST: usize = 2;
 const MOST_IN_ALL: usize = 4;
 /// Instructions of the largest loop that is worth it: longer ones need the host's registers for their own.
-const LARGEST: usize = 16;
+pub(super) const LARGEST: usize = 16;
 /// Table indices below this are taken to stay in a page.
 const SMALL: u64 = 256;
 
@@ -34,7 +34,7 @@ pub(super) struct Slot {
 /// The accesses to be treated so, as numbers of blocks and ops.
 pub(super) fn sites(region: &Region, plans: &[Plan]) -> FxHashMap<(usize, usize), usize> {
     let mut sites = FxHashMap::default();
-    let loops = loops(region);
+    let loops = loops(region, LARGEST);
     for (number, body) in loops.iter().enumerate() {
         let blocks: Vec<usize> = (0..plans.len().min(64)).filter(|n| body >> n & 1 != 0).collect();
         let steady = steady(&blocks, plans);
@@ -57,8 +57,8 @@ pub(super) fn sites(region: &Region, plans: &[Plan]) -> FxHashMap<(usize, usize)
     sites
 }
 
-/// The small natural loops, as sets of blocks.
-pub(super) fn loops(region: &Region) -> Vec<u64> {
+/// The natural loops of so many instructions at most, as sets of blocks, small ones first.
+pub(super) fn loops(region: &Region, largest: usize) -> Vec<u64> {
     let count = region.blocks.len().min(64);
     let mut preds = vec![0u64; count];
     for n in 0..count {
@@ -83,7 +83,7 @@ pub(super) fn loops(region: &Region) -> Vec<u64> {
         }
         found.insert(head, body);
     }
-    let mut bodies: Vec<u64> = found.into_values().filter(|b| insns(region, *b) <= LARGEST).collect();
+    let mut bodies: Vec<u64> = found.into_values().filter(|b| insns(region, *b) <= largest).collect();
     bodies.sort_unstable_by_key(|b| (b.count_ones(), *b));
     bodies
 }

@@ -68,6 +68,7 @@ impl Lower<'_, '_> {
     pub(super) fn set_xmm(&mut self, r: u8, v: Val) {
         let n = usize::from(r & 15);
         let v = self.vec(v);
+        self.have.xmm |= 1 << n;
         self.b.def_var(self.xmm[n], v);
         self.store_state(v, offset_of!(State, xmm) + 16 * n);
     }
@@ -81,6 +82,7 @@ impl Lower<'_, '_> {
         }
         self.clear_hi = if zero { self.clear_hi | 1 << n } else { self.clear_hi & !(1 << n) };
         let v = self.vec(v);
+        self.have.ymm |= 1 << n;
         self.b.def_var(self.ymm[n], v);
         self.store_state(v, offset_of!(State, ymm_hi) + 16 * n);
     }

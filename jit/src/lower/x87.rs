@@ -179,17 +179,20 @@ impl Lower<'_, '_> {
         let (here, slow, on) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(slow);
         let word = f.sets_flags().then(|| self.b.append_block_param(on, I64));
+        if f == Fast::StatusToAx {
+            self.gpr_value(0);
+        }
         let ok = self.b.use_var(self.x87.ok);
         self.b.ins().brif(ok, here, &[], slow, &[]);
         self.b.seal_block(here);
         self.b.switch_to_block(here);
-        let (checked, low) = (self.checked.clone(), self.low);
+        let (checked, low, have) = (self.checked.clone(), self.low, self.have);
         let made = self.fast(f, &insn, address, next, slow);
         self.record(n, &insn, address);
         let args: Vec<Value> = made.into_iter().collect();
         self.jump(on, &args);
         self.end_insn();
-        (self.checked, self.low) = (checked, low);
+        (self.checked, self.low, self.have) = (checked, low, have);
         self.b.seal_block(slow);
         self.b.switch_to_block(slow);
         self.x87_call(&insn);
@@ -231,7 +234,7 @@ impl Lower<'_, '_> {
         }
         if x87::decode(insn.code).is_some_and(|p| p.memory == Memory::Ax) {
             let v = self.load_state(I64, offset_of!(State, gpr));
-            self.b.def_var(self.gpr[0], v);
+            self.set_gpr_value(0, v);
             self.low[0] = None;
         }
     }
@@ -264,9 +267,7 @@ impl Lower<'_, '_> {
         let site = (self.calls.len() * size_of::<CallSite>()) as i64;
         let offset = self.insn.map_or(0, |(at, _)| at);
         self.calls.push((offset, *insn));
-        self.called += 1;
-        let sites = self.b.use_var(self.calls_at);
-        let site = self.b.ins().iadd_imm_s(sites, site);
+        let site = self.call_site(site);
         let rip = self.rip_value(self.next_offset());
         let vm = self.load_state(I64, offset_of!(State, engine));
         let target = self.b.ins().load(I64, self.places.vm, vm, offset_of!(Vm, x87) as i32);

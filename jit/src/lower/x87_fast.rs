@@ -230,7 +230,7 @@ impl Lower<'_, '_> {
             Fast::StatusToAx => {
                 let sw = self.b.use_var(self.x87.sw);
                 let sw = self.b.ins().uextend(I64, sw);
-                let old = self.b.use_var(self.gpr[0]);
+                let old = self.gpr_value(0);
                 let keep = self.b.ins().band_imm_s(old, !0xffff);
                 let new = self.b.ins().bor(keep, sw);
                 self.b.def_var(self.gpr[0], new);
