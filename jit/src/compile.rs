@@ -3,7 +3,7 @@
 use crate::dump::Dump;
 use crate::lower;
 use crate::region::{Beyond, Bytes, Region, Request, call_sites};
-use crate::vm::{CallSite, Stubs};
+use crate::vm::{CallSite, STATE_BIAS, Stubs};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
@@ -210,7 +210,8 @@ impl Compiler {
         b.append_block_params_for_function_params(block);
         b.switch_to_block(block);
         b.seal_block(block);
-        let arguments = b.block_params(block).to_vec();
+        let mut arguments = b.block_params(block).to_vec();
+        arguments[0] = b.ins().iadd_imm_s(arguments[0], -STATE_BIAS);
         let target = b.ins().iconst(I64, address as i64);
         b.ins().call_indirect(signature, target, &arguments);
         b.ins().return_(&[]);
@@ -233,6 +234,7 @@ impl Compiler {
         b.switch_to_block(block);
         b.seal_block(block);
         let [state, entry, code] = b.block_params(block)[..] else { return Err(CompileError::Empty) };
+        let state = b.ins().iadd_imm_s(state, STATE_BIAS);
         let call = b.ins().call_indirect(region, code, &[state, entry]);
         let result = b.inst_results(call)[0];
         b.ins().return_(&[result]);

@@ -23,6 +23,10 @@ pub mod exit {
     pub const MOVED: u64 = 6;
 }
 
+/// How far beyond the beginning of [`egret_cpu::State`] the pointer is that compiled code has: all that it needs often is within a
+/// byte's reach then.
+pub const STATE_BIAS: i64 = 128;
+
 /// Entries of the jump cache.
 pub const JUMPS: usize = 32768;
 /// log2 of the jump cache's entries for one page.

@@ -158,7 +158,7 @@ impl SegReg {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LazyFlags {
-    /// Result, or the flags themselves.
+    /// Result, or the flags themselves. Of additions and subtractions nobody reads it: compiled code does not store it.
     pub r: u64,
     /// First operand.
     pub a: u64,
@@ -187,7 +187,12 @@ impl LazyFlags {
             2 => Width::D,
             _ => Width::Q,
         };
-        Lazy { op, w, a: self.a, b: self.b, r: self.r }
+        let r = match op {
+            FlagsOp::Add => self.a.wrapping_add(self.b) & w.mask(),
+            FlagsOp::Sub => self.a.wrapping_sub(self.b) & w.mask(),
+            _ => self.r,
+        };
+        Lazy { op, w, a: self.a, b: self.b, r }
     }
 
     /// Flags known outright.
@@ -234,8 +239,6 @@ pub struct State {
     pub ctx: Ctx,
     /// Low 12 bits of TLB tags in the current context, never 0.
     pub tlb_key: u64,
-    /// Segment registers by number.
-    pub seg: [SegReg; 6],
     /// MXCSR.
     pub mxcsr: u32,
     /// Scratch for compiled code: a slow path's status.
@@ -244,6 +247,10 @@ pub struct State {
     pub result: [u64; 2],
     /// For the engine that compiles: the address of its own data, 0 when there is none.
     pub engine: u64,
+    /// Scratch for compiled code: the instruction pointer that goes with the first byte of the page it runs in.
+    pub page: u64,
+    /// Segment registers by number.
+    pub seg: [SegReg; 6],
     /// RFLAGS without the arithmetic flags.
     pub system_flags: u64,
     /// XMM registers (low halves of YMM).
@@ -267,11 +274,12 @@ impl Default for State {
             attention: 0,
             ctx: Ctx(0),
             tlb_key: 1,
-            seg: [SegReg::real(0, 0xffff, 0x93); 6],
             mxcsr: 0x1f80,
             status: 0,
             result: [0; 2],
             engine: 0,
+            page: 0,
+            seg: [SegReg::real(0, 0xffff, 0x93); 6],
             system_flags: rflags::FIXED,
             xmm: [0; 16],
             ymm_hi: [0; 16],

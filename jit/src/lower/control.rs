@@ -2,7 +2,7 @@
 
 use super::{Fl, Inherited, Lower, Lv};
 use crate::region::{End, PAGE, Target, beyond};
-use crate::vm::{CallSite, Entry, JUMPS, Jump, PAGE_JUMPS, Stubs, Vm, exit};
+use crate::vm::{CallSite, Entry, JUMPS, Jump, PAGE_JUMPS, STATE_BIAS, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, BlockArg, InstBuilder, Value};
@@ -42,10 +42,10 @@ impl Lower<'_, '_> {
     /// Before an instruction that reaches into the next page: leaves it to the interpreter unless the TLB has that page, and it is
     /// the one this was made from.
     fn check_beyond(&mut self) {
-        let base = self.b.use_var(self.base);
+        let base = self.load_state(I64, offset_of!(State, page));
         let linear = self.b.ins().iadd_imm_s(base, PAGE as i64);
         let entry = self.tlb_entry(linear);
-        let array = offset_of!(State, tlb) + offset_of!(Tlb, fetch);
+        let array = offset_of!(State, tlb) + offset_of!(Tlb, fetch) - STATE_BIAS as usize;
         let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, tag)) as i32);
         let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, addend)) as i32);
         let key = self.load_state(I64, offset_of!(State, tlb_key));
@@ -131,7 +131,8 @@ impl Lower<'_, '_> {
     }
 
     pub(super) fn budget_less(&mut self, n: i64) -> Value {
-        let budget = self.b.use_var(self.budget);
+        // Not kept: this may be on a cold way.
+        let budget = if self.have.budget { self.b.use_var(self.budget) } else { self.load_state(I64, offset_of!(State, budget)) };
         if n == 0 { budget } else { self.b.ins().iadd_imm_s(budget, -n) }
     }
 
@@ -150,7 +151,7 @@ impl Lower<'_, '_> {
         let [code, at, budget] = self.b.block_params(leave)[..] else { return };
         let base = match self.region.base {
             Some(base) => self.iconst(base),
-            None => self.b.use_var(self.base),
+            None => self.load_state(I64, offset_of!(State, page)),
         };
         let rip = self.b.ins().iadd(base, at);
         let rip = if self.code64() { rip } else { self.b.ins().band_imm_u(rip, 0xffff_ffff) };
@@ -429,7 +430,12 @@ impl Lower<'_, '_> {
             self.jump(leave, &[code, at, budget]);
             self.b.switch_to_block(on);
         }
-        self.b.def_var(self.budget, budget);
+        if self.keeps[n].budget {
+            self.b.def_var(self.budget, budget);
+            self.have.budget = true;
+        } else {
+            self.store_state(budget, offset_of!(State, budget));
+        }
         if self.plans[n].flags_live {
             self.sync_flags();
         }
@@ -447,10 +453,7 @@ impl Lower<'_, '_> {
         self.end_run();
         let rip = self.rip_value(self.next_offset());
         self.store_state(rip, offset_of!(State, rip));
-        let budget = self.budget_less(self.executed);
-        self.store_state(budget, offset_of!(State, budget));
-        self.b.def_var(self.budget, budget);
-        self.executed = 0;
+        self.store_budget();
         let site = (self.calls.len() * size_of::<CallSite>()) as i64;
         self.calls.push((offset, insn));
         let site = self.call_site(site);
@@ -472,6 +475,14 @@ impl Lower<'_, '_> {
         self.b.switch_to_block(on);
         self.forget_registers();
         self.flags = Fl::Memory(None);
+    }
+
+    /// Brings the budget in [`State`] up to date.
+    pub(super) fn store_budget(&mut self) {
+        let budget = self.budget_less(self.executed);
+        self.store_state(budget, offset_of!(State, budget));
+        self.executed = 0;
+        self.have.budget = false;
     }
 
     /// The address of the call site at an offset among the region's.

@@ -2,10 +2,13 @@
 //! entries before the jump cache is asked.
 
 use super::Lower;
-use crate::region::PAGE;
+use crate::region::{Block, PAGE};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, JumpTableData, Value};
+use egret_cpu::State;
+use iced_x86::Mnemonic;
+use std::mem::offset_of;
 
 /// So few entries are compared one by one.
 const FEW: usize = 3;
@@ -42,11 +45,14 @@ impl Hash {
 impl Lower<'_, '_> {
     /// Ends the block by going to an instruction pointer that may be an entry of this region.
     pub(super) fn leave_dynamic(&mut self, rip: Value) {
-        let hash = if self.region.base.is_none() { Hash::find(&self.region.entries) } else { None };
+        let likely = self.likely_entries();
+        let offsets: Vec<u16> = likely.iter().map(|n| self.region.entries[*n]).collect();
+        let hash = if self.region.base.is_none() && !likely.is_empty() { Hash::find(&offsets) } else { None };
         let Some(hash) = hash else { return self.leave_block_to(rip) };
         self.store_dirty();
+        self.sync_flags();
         let budget = self.budget_less(self.executed);
-        let base = self.b.use_var(self.base);
+        let base = self.load_state(I64, offset_of!(State, page));
         let offset = self.b.ins().isub(rip, base);
         let offset = if self.code64() { offset } else { self.b.ins().band_imm_u(offset, 0xffff_ffff) };
         let (look, miss) = (self.b.create_block(), self.b.create_block());
@@ -59,45 +65,45 @@ impl Lower<'_, '_> {
         self.b.ins().brif(spent, miss, &[], look, &[]);
         self.b.seal_block(look);
         self.b.switch_to_block(look);
-        let flags = self.flags;
-        if self.region.entries.len() <= FEW {
-            for n in 0..self.region.entries.len() {
+        self.store_state(budget, offset_of!(State, budget));
+        if likely.len() <= FEW {
+            for n in likely {
                 let next = self.b.create_block();
-                self.try_entry(n, offset, budget, next);
+                self.try_entry(n, offset, next);
                 self.b.seal_block(next);
                 self.b.switch_to_block(next);
-                self.flags = flags;
             }
             self.b.ins().jump(miss, &[]);
         } else {
-            self.table(&hash, offset, budget, miss);
+            self.table(&hash, &likely, offset, miss);
         }
         self.b.seal_block(miss);
         self.b.switch_to_block(miss);
-        self.flags = flags;
-        self.sync_flags();
         let to = self.chain_to;
         self.jump(to, &[rip, budget]);
         self.ended = true;
     }
 
-    /// Goes to entry number `n` if `offset` is its own, else to `miss`.
-    fn try_entry(&mut self, n: usize, offset: Value, budget: Value, miss: ClifBlock) {
-        let hit = self.b.create_block();
-        let same = self.b.ins().icmp_imm_u(IntCC::Equal, offset, i64::from(self.region.entries[n]));
-        self.b.ins().brif(same, hit, &[], miss, &[]);
-        self.b.seal_block(hit);
-        self.b.switch_to_block(hit);
-        let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
-        if self.plans[target].flags_live {
-            self.sync_flags();
+    /// The entries that a jump to somewhere may go to: a return goes to what follows a call.
+    fn likely_entries(&self) -> Vec<usize> {
+        let all = 0..self.region.entries.len();
+        if self.insn.is_none_or(|(_, i)| i.mnemonic != Mnemonic::Ret) {
+            return all.collect();
         }
-        self.b.def_var(self.budget, budget);
-        let inner = self.inner[n];
-        self.b.ins().jump(inner, &[]);
+        let after_call = |at: u16| {
+            let last = |b: &Block| b.insns.last().is_some_and(|(o, i)| i.mnemonic == Mnemonic::Call && o + u16::from(i.len) == at);
+            self.region.blocks.iter().any(last)
+        };
+        all.filter(|n| after_call(self.region.entries[*n])).collect()
     }
 
-    fn table(&mut self, hash: &Hash, offset: Value, budget: Value, miss: ClifBlock) {
+    /// Goes to entry number `n` if `offset` is its own, else to `miss`.
+    fn try_entry(&mut self, n: usize, offset: Value, miss: ClifBlock) {
+        let same = self.b.ins().icmp_imm_u(IntCC::Equal, offset, i64::from(self.region.entries[n]));
+        self.b.ins().brif(same, self.inner[n], &[], miss, &[]);
+    }
+
+    fn table(&mut self, hash: &Hash, likely: &[usize], offset: Value, miss: ClifBlock) {
         let at = |l: &mut Self, shift: u32| if shift == 0 { offset } else { l.b.ins().ushr_imm_u(offset, i64::from(shift)) };
         let mut index = at(self, hash.shift);
         if let Some(other) = hash.other {
@@ -108,20 +114,18 @@ impl Lower<'_, '_> {
         debug_assert_eq!(self.b.func.dfg.value_type(index), I64);
         let index = self.b.ins().ireduce(cranelift_codegen::ir::types::I32, index);
         let mut slots = vec![miss; 1 << hash.bits];
-        let tries: Vec<ClifBlock> = self.region.entries.iter().map(|_| self.b.create_block()).collect();
-        for (n, offset) in self.region.entries.iter().enumerate() {
-            slots[hash.of(*offset)] = tries[n];
+        let tries: Vec<ClifBlock> = likely.iter().map(|_| self.b.create_block()).collect();
+        for (n, block) in likely.iter().zip(&tries) {
+            slots[hash.of(self.region.entries[*n])] = *block;
         }
         let calls: Vec<_> = slots.iter().map(|b| self.b.func.dfg.block_call(*b, &[])).collect();
         let miss_call = self.b.func.dfg.block_call(miss, &[]);
         let table = self.b.create_jump_table(JumpTableData::new(miss_call, &calls));
         self.b.ins().br_table(index, table);
-        let flags = self.flags;
-        for (n, block) in tries.into_iter().enumerate() {
+        for (n, block) in likely.iter().zip(tries) {
             self.b.seal_block(block);
             self.b.switch_to_block(block);
-            self.flags = flags;
-            self.try_entry(n, offset, budget, miss);
+            self.try_entry(*n, offset, miss);
         }
     }
 }

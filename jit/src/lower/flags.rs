@@ -9,7 +9,7 @@ use egret_cpu::State;
 use egret_cpu::state::LazyFlags;
 use egret_isa::flags::{ARITH, CF, OF, PF, SF, ZF};
 use egret_isa::ir::Op;
-use egret_isa::ops::{Cond, FlagsOp, Width};
+use egret_isa::ops::{Bin, Cond, FlagsOp, Width};
 use std::mem::offset_of;
 
 /// What the flags were set by.
@@ -131,7 +131,15 @@ impl Lower<'_, '_> {
                 let at = offset_of!(State, flags);
                 let kind = self.load_state(I32, at + offset_of!(LazyFlags, kind));
                 let mut load = |o: usize| self.load_state(I64, at + o);
-                let (a, b, r) = (load(offset_of!(LazyFlags, a)), load(offset_of!(LazyFlags, b)), load(offset_of!(LazyFlags, r)));
+                let (a, b) = (load(offset_of!(LazyFlags, a)), load(offset_of!(LazyFlags, b)));
+                if let Fl::Memory(Some((op, w))) = fl
+                    && let Some(result) = result(op)
+                {
+                    let r = if result == Bin::Add { self.b.ins().iadd(a, b) } else { self.b.ins().isub(a, b) };
+                    let r = if w == Width::Q { r } else { self.b.ins().band_imm_u(r, w.mask() as i64) };
+                    return (kind, a, b, r);
+                }
+                let r = load(offset_of!(LazyFlags, r));
                 (kind, a, b, r)
             }
         }
@@ -158,7 +166,9 @@ impl Lower<'_, '_> {
             Fl::Memory(_) | Fl::Live { synced: true, .. } => {}
             Fl::Live { kind: (op, w), a, b, r, .. } => {
                 let (uses_a, uses_b) = operands(op);
-                self.store_flags(offset_of!(LazyFlags, r), r);
+                if result(op).is_none() {
+                    self.store_flags(offset_of!(LazyFlags, r), r);
+                }
                 if uses_a {
                     self.store_flags(offset_of!(LazyFlags, a), a);
                 }
@@ -481,6 +491,15 @@ impl Lower<'_, '_> {
             }
             _ => None,
         }
+    }
+}
+
+/// The operation that gives the result from the operands, which is not stored then.
+fn result(op: FlagsOp) -> Option<Bin> {
+    match op {
+        FlagsOp::Add => Some(Bin::Add),
+        FlagsOp::Sub => Some(Bin::Sub),
+        _ => None,
     }
 }
 

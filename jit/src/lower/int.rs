@@ -43,7 +43,7 @@ impl Lower<'_, '_> {
         if let Some(base) = self.region.base {
             return self.iconst(base.wrapping_add(offset as u64) & 0xffff_ffff);
         }
-        let base = self.b.use_var(self.base);
+        let base = self.load_state(I64, offset_of!(State, page));
         let v = self.b.ins().iadd_imm_s(base, offset);
         if self.code64() { v } else { self.b.ins().band_imm_u(v, 0xffff_ffff) }
     }

@@ -15,19 +15,21 @@ pub(super) struct Regs {
     pub(super) xmm: u16,
     /// Upper halves of YMM registers.
     pub(super) ymm: u16,
+    /// The budget too.
+    pub(super) budget: bool,
 }
 
 impl Regs {
     fn or(self, other: Regs) -> Regs {
-        Regs { gpr: self.gpr | other.gpr, xmm: self.xmm | other.xmm, ymm: self.ymm | other.ymm }
+        Regs { gpr: self.gpr | other.gpr, xmm: self.xmm | other.xmm, ymm: self.ymm | other.ymm, budget: self.budget | other.budget }
     }
 
     fn and(self, other: Regs) -> Regs {
-        Regs { gpr: self.gpr & other.gpr, xmm: self.xmm & other.xmm, ymm: self.ymm & other.ymm }
+        Regs { gpr: self.gpr & other.gpr, xmm: self.xmm & other.xmm, ymm: self.ymm & other.ymm, budget: self.budget & other.budget }
     }
 
     fn without(self, other: Regs) -> Regs {
-        Regs { gpr: self.gpr & !other.gpr, xmm: self.xmm & !other.xmm, ymm: self.ymm & !other.ymm }
+        Regs { gpr: self.gpr & !other.gpr, xmm: self.xmm & !other.xmm, ymm: self.ymm & !other.ymm, budget: self.budget & !other.budget }
     }
 }
 
@@ -50,7 +52,7 @@ pub(super) fn kept<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<
         let blocks = || (0..kept.len().min(64)).filter(|n| body >> n & 1 != 0);
         let all = blocks().fold(Regs::default(), |all, n| all.or(used[n]));
         for n in blocks() {
-            kept[n] = live[n].and(all);
+            kept[n] = Regs { budget: true, ..live[n].and(all) };
         }
     }
     kept
@@ -81,7 +83,7 @@ fn live<'a>(region: &Region, ops: &impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
     let count = region.blocks.len();
     // With nothing live at the end: what a block needs. With everything live: what it lets through.
     let needs: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), Regs::default())).collect();
-    let all = Regs { gpr: u16::MAX, xmm: u16::MAX, ymm: u16::MAX };
+    let all = Regs { gpr: u16::MAX, xmm: u16::MAX, ymm: u16::MAX, budget: false };
     let passes: Vec<Regs> = (0..count).map(|n| backward(&region.blocks[n], ops(n), all)).collect();
     let mut start = needs.clone();
     loop {

@@ -4,7 +4,7 @@ use super::nearby::Checked;
 use super::paged::Slot;
 use super::{Lower, Lv, ty, vec};
 use crate::helpers::describe;
-use crate::vm::{Stubs, exit};
+use crate::vm::{STATE_BIAS, Stubs, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I32, I64};
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, MemFlagsData, Value};
@@ -248,7 +248,7 @@ impl Lower<'_, '_> {
     /// Goes to `ok` with the addend of a linear address if the TLB has it and `size` bytes do not cross into the next page, else
     /// to `cold`.
     pub(super) fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
-        let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
+        let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) } - STATE_BIAS as usize;
         let entry = self.tlb_entry(linear);
         let last = if size > 1 { self.b.ins().iadd_imm_s(linear, i64::from(size) - 1) } else { linear };
         let page = self.b.ins().band_imm_s(last, !0xfff);

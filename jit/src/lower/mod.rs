@@ -24,8 +24,8 @@ mod x87_fast;
 
 pub(crate) use ops::lowerable;
 
-use crate::region::Region;
-use crate::vm::{Entry, Vm};
+use crate::region::{PAGE, Region};
+use crate::vm::{Entry, STATE_BIAS, Vm};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{
@@ -124,7 +124,6 @@ pub(crate) struct Lower<'a, 'f> {
     state: Value,
     /// Address of the [`Entry`] that the region was entered by.
     entry: Value,
-    base: Variable,
     budget: Variable,
     gpr: [Variable; 16],
     xmm: [Variable; 16],
@@ -160,7 +159,7 @@ pub(crate) struct Lower<'a, 'f> {
     limits: Vec<u64>,
     /// Low halves of registers, as last written in this block.
     low: [Option<Value>; 16],
-    /// Registers whose variable has their value; memory has the others.
+    /// Registers (and whether the budget) whose variable has their value; memory has the others.
     have: live::Regs,
     /// General registers whose value is not in [`State`] yet; a part of `have`.
     dirty: u16,
@@ -248,7 +247,6 @@ impl<'a, 'f> Lower<'a, 'f> {
         let called_to = shared(&[I64]);
         let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
         Lower {
-            base: var(&mut b, I64),
             budget: var(&mut b, I64),
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
@@ -317,24 +315,22 @@ impl<'a, 'f> Lower<'a, 'f> {
     }
 
     fn load_state(&mut self, t: Type, offset: usize) -> Value {
-        self.b.ins().load(t, self.places.state, self.state, offset as i32)
+        self.b.ins().load(t, self.places.state, self.state, (offset as i64 - STATE_BIAS) as i32)
     }
 
     fn store_state(&mut self, v: Value, offset: usize) {
-        self.b.ins().store(self.places.state, v, self.state, offset as i32);
+        self.b.ins().store(self.places.state, v, self.state, (offset as i64 - STATE_BIAS) as i32);
     }
 
     /// The function's beginning: goes to the entry asked for, with all registers loaded.
     fn entries(&mut self) {
         let entry = self.entry;
-        let budget = self.load_state(I64, offset_of!(State, budget));
-        self.b.def_var(self.budget, budget);
         // Where CS begins at zero, the page is the same for all entries.
         let one_page = self.code64() || self.ctx().has(Ctx::FLAT);
         if one_page {
             let rip = self.load_state(I64, offset_of!(State, rip));
-            let base = self.b.ins().band_imm_s(rip, !(crate::region::PAGE as i64 - 1));
-            self.b.def_var(self.base, base);
+            let base = self.b.ins().band_imm_s(rip, !(PAGE as i64 - 1));
+            self.store_state(base, offset_of!(State, page));
         }
         self.make_slots();
         self.find_x87();
@@ -366,13 +362,13 @@ impl<'a, 'f> Lower<'a, 'f> {
             if !one_page {
                 let rip = self.load_state(I64, offset_of!(State, rip));
                 let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
-                self.b.def_var(self.base, base);
+                self.store_state(base, offset_of!(State, page));
             }
             let inner = self.inner[n];
             self.b.ins().jump(inner, &[]);
             self.b.switch_to_block(inner);
             let target = self.region.blocks.iter().position(|b| b.entry == Some(n)).unwrap_or(0);
-            self.have = live::Regs::default();
+            self.forget_registers();
             self.load(self.keeps[target]);
             self.b.ins().jump(self.clif[target], &[]);
         }
@@ -390,6 +386,9 @@ impl<'a, 'f> Lower<'a, 'f> {
             if regs.ymm >> r & 1 != 0 {
                 self.ymm_value(r);
             }
+        }
+        if regs.budget {
+            self.budget_value();
         }
     }
 
@@ -425,6 +424,16 @@ impl<'a, 'f> Lower<'a, 'f> {
             self.b.def_var(self.ymm[r], v);
         }
         self.b.use_var(self.ymm[r])
+    }
+
+    /// The budget as it was last brought up to date.
+    pub(super) fn budget_value(&mut self) -> Value {
+        if !self.have.budget {
+            let v = self.load_state(I64, offset_of!(State, budget));
+            self.have.budget = true;
+            self.b.def_var(self.budget, v);
+        }
+        self.b.use_var(self.budget)
     }
 
     /// Memory has newer values of all registers.

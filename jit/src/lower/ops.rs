@@ -240,6 +240,7 @@ impl Lower<'_, '_> {
             let calls = ops[at..end].iter().any(|op| matches!(op, Op::Call(_)));
             if calls {
                 self.store_dirty();
+                self.store_budget();
             }
             // The body may not run: what it sets must have a value before.
             self.load(live::set(&ops[at..end]));

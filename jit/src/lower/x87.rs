@@ -8,7 +8,7 @@ use super::x87_fast::{Fast, fast};
 use super::{Fl, Lower, Lv};
 use crate::leaf::Fpu;
 use crate::region::{Block, End, Region};
-use crate::vm::{CallSite, Vm};
+use crate::vm::{CallSite, STATE_BIAS, Vm};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -182,6 +182,8 @@ impl Lower<'_, '_> {
         if f == Fast::StatusToAx {
             self.gpr_value(0);
         }
+        // The CPU's function needs it in memory, where it is not up to date for what follows.
+        self.budget_value();
         let ok = self.b.use_var(self.x87.ok);
         self.b.ins().brif(ok, here, &[], slow, &[]);
         self.b.seal_block(here);
@@ -271,7 +273,8 @@ impl Lower<'_, '_> {
         let rip = self.rip_value(self.next_offset());
         let vm = self.load_state(I64, offset_of!(State, engine));
         let target = self.b.ins().load(I64, self.places.vm, vm, offset_of!(Vm, x87) as i32);
-        let call = self.b.ins().call_indirect(self.native, target, &[self.state, site, rip]);
+        let state = self.b.ins().iadd_imm_s(self.state, -STATE_BIAS);
+        let call = self.b.ins().call_indirect(self.native, target, &[state, site, rip]);
         let status = self.b.inst_results(call)[0];
         let (called, on) = (self.called_to, self.b.create_block());
         self.b.ins().brif(status, called, &[status.into()], on, &[]);
