@@ -6,7 +6,6 @@ use crate::region::{Beyond, Bytes, Covered, PAGE};
 use crate::vm::{CallSite, Entry};
 use egret_isa::insn::Ctx;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::ops::Range;
 
 /// A region whose code can run.
 pub struct Installed {
@@ -74,28 +73,15 @@ pub struct Cache {
     fast: Box<[Fast]>,
     /// Blocks that have got or lost their code. The engine takes them away.
     pub changes: Vec<Change>,
-    /// Addresses that the [`Entry`]s of dropped regions had. The engine takes them away.
-    pub dropped: Vec<Range<u64>>,
+    /// The entries of dropped regions: jumps may still lead to them.
+    dead: Vec<Box<[Entry]>>,
+    dead_count: usize,
+    /// The code that they go to: it leaves for [`crate::vm::exit::LINK`].
+    gone: u64,
     /// Guest instructions in installed code.
     pub insns: usize,
     /// Bytes of installed code.
     pub code_bytes: usize,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Cache {
-            regions: FxHashMap::default(),
-            next: 0,
-            map: FxHashMap::default(),
-            pages: FxHashMap::default(),
-            fast: vec![NOWHERE; FAST].into(),
-            changes: Vec::new(),
-            dropped: Vec::new(),
-            insns: 0,
-            code_bytes: 0,
-        }
-    }
 }
 
 fn fast_index(phys: u64) -> usize {
@@ -103,6 +89,36 @@ fn fast_index(phys: u64) -> usize {
 }
 
 impl Cache {
+    /// An empty one; `gone` is the address of [`crate::compile::Compiler::gone`].
+    #[must_use]
+    pub fn new(gone: u64) -> Cache {
+        Cache {
+            regions: FxHashMap::default(),
+            next: 0,
+            map: FxHashMap::default(),
+            pages: FxHashMap::default(),
+            fast: vec![NOWHERE; FAST].into(),
+            changes: Vec::new(),
+            dead: Vec::new(),
+            dead_count: 0,
+            gone,
+            insns: 0,
+            code_bytes: 0,
+        }
+    }
+
+    /// How many entries of dropped regions there are.
+    #[must_use]
+    pub fn dead_entries(&self) -> usize {
+        self.dead_count
+    }
+
+    /// No jump leads to entries of dropped regions any more.
+    pub fn bury(&mut self) {
+        self.dead.clear();
+        self.dead_count = 0;
+    }
+
     /// Code for a physical address.
     #[inline]
     pub fn find(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {
@@ -142,9 +158,14 @@ impl Cache {
         let mut losers = FxHashSet::default();
         for (n, offset) in compiled.entries.iter().enumerate() {
             let phys = compiled.page + u64::from(*offset);
-            let old = self.map.insert((phys, compiled.ctx), (number, n as u32));
-            losers.extend(old.map(|(r, _)| r));
+            let before = self.map.insert((phys, compiled.ctx), (number, n as u32));
             self.changed(phys, compiled.ctx, true);
+            let Some((old, at)) = before else { continue };
+            losers.insert(old);
+            // Jumps that lead there find the new code.
+            if let Some(old) = self.regions.get_mut(&old).and_then(|r| r.entries.get_mut(at as usize)) {
+                old.code = self.gone;
+            }
         }
         self.insns += compiled.insns;
         self.code_bytes += compiled.code.len();
@@ -204,7 +225,8 @@ impl Cache {
             let here = r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
             let Some(beyond) = r.beyond.as_mut().filter(|b| here && b.page != Some(next) && same(&b.bytes)) else { continue };
             let old = beyond.page.replace(next).filter(|p| *p != r.page);
-            for entry in &mut r.entries {
+            let code = r.code;
+            for entry in r.entries.iter_mut().filter(|e| e.code == code) {
                 entry.beyond = next;
             }
             if let Some(old) = old {
@@ -234,13 +256,17 @@ impl Cache {
                 self.changed(key.0, key.1, false);
             }
         }
-        let first = r.entries.as_ptr() as u64;
-        self.dropped.push(first..first + size_of_val(&*r.entries) as u64);
         for page in r.pages() {
             self.unlist(page, number);
         }
         self.insns -= r.insns;
         self.code_bytes -= r.code_len;
+        let mut entries = r.entries;
+        for entry in &mut entries {
+            entry.code = self.gone;
+        }
+        self.dead_count += entries.len();
+        self.dead.push(entries);
     }
 
     fn changed(&mut self, phys: u64, ctx: Ctx, compiled: bool) {

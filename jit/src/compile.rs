@@ -3,7 +3,7 @@
 use crate::dump::Dump;
 use crate::lower;
 use crate::region::{Beyond, Bytes, Region, Request, call_sites};
-use crate::vm::{CallSite, STATE_BIAS, Stubs};
+use crate::vm::{CallSite, STATE_BIAS, Stubs, exit};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
@@ -238,6 +238,21 @@ impl Compiler {
         let call = b.ins().call_indirect(region, code, &[state, entry]);
         let result = b.inst_results(call)[0];
         b.ins().return_(&[result]);
+        b.finalize(self.isa.frontend_config());
+        self.finish()
+    }
+
+    /// What takes the place of code that is gone: a region's function that leaves for [`exit::LINK`].
+    pub fn gone(&mut self) -> Result<Vec<u8>, CompileError> {
+        self.context.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::default(), lower::region_signature());
+        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let block = b.create_block();
+        b.append_block_params_for_function_params(block);
+        b.switch_to_block(block);
+        b.seal_block(block);
+        let link = b.ins().iconst(I64, exit::LINK as i64);
+        b.ins().return_(&[link]);
         b.finalize(self.isa.frontend_config());
         self.finish()
     }

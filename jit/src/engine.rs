@@ -12,7 +12,7 @@ use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
 use crate::region::PAGE;
 use crate::store::{Settings as StoreSettings, Store, fingerprint};
-use crate::vm::{Jump, PAGE_JUMPS, Stubs, Vm, exit, jump_index};
+use crate::vm::{Stubs, Vm, exit};
 use egret_cpu::Phys;
 use egret_cpu::interp::{Cold, Next};
 use egret_cpu::state::attention;
@@ -121,6 +121,9 @@ pub struct Counters {
     pub jump_clears: u64,
 }
 
+/// So many entries of dropped regions are kept, for the jumps that may lead to them.
+const MOST_DEAD: usize = 1 << 16;
+
 /// The JIT engine.
 pub struct JitEngine {
     /// The interpreter for everything cold.
@@ -170,8 +173,10 @@ impl JitEngine {
         };
         let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide, vector, float };
         let enter = fixed.place(&compiler.trampoline()?)?.address;
+        let gone = fixed.place(&compiler.gone()?)?.address;
         memory.keep(fixed);
-        let vm = Box::new(Vm { stubs, ..Vm::default() });
+        let mut vm: Box<Vm> = Box::default();
+        vm.stubs = stubs;
         let store = (!options.foreground).then(|| Store::new(options.store.clone(), fingerprint(&compiler.settings())));
         let queue = if options.foreground { None } else { Some(Queue::new(options.threads.max(1), options.tuning)?) };
         Ok(JitEngine {
@@ -180,7 +185,7 @@ impl JitEngine {
             // SAFETY: the code at this address was compiled with exactly this signature, and `memory` keeps it.
             enter: unsafe { std::mem::transmute::<usize, Enter>(enter as usize) },
             memory,
-            cache: Cache::default(),
+            cache: Cache::new(gone),
             queue,
             store,
             compiler: options.foreground.then_some(compiler),
@@ -340,6 +345,7 @@ impl JitEngine {
 
     /// Enters compiled code: the exit code it comes back with.
     fn enter(&mut self, cpu: &mut Cpu, found: Found) -> u64 {
+        self.vm.follow_key(cpu);
         let cpu: *mut Cpu = cpu;
         self.vm.cpu = cpu;
         // SAFETY: `found` is from the cache: its code was made by our compiler for this context from what the guest has
@@ -365,50 +371,34 @@ impl JitEngine {
         let rip = cpu.state.rip;
         // Elsewhere the same instruction pointer may be another address tomorrow, and flushes are of addresses.
         if cpu.linear_ip() == rip && (cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
-            let mask = if cpu.is_global_code(rip) { Jump::GLOBAL } else { Jump::LOCAL };
-            self.vm.add_jump(Jump { rip, key: Vm::key(cpu), mask, entry: found.entry });
+            self.vm.follow_key(cpu);
+            self.vm.add_jump(rip, found.entry, cpu.is_global_code(rip));
         }
     }
 
     /// Forgets the jumps to pages whose translation was flushed.
     fn forget_flushed(&mut self, cpu: &Cpu) {
         match cpu.flushed_since(self.vm.flushes) {
-            Some(pages) => {
-                for page in pages {
-                    let first = jump_index(page) & !((1 << PAGE_JUMPS) - 1);
-                    for jump in &mut self.vm.jumps[first..first + (1 << PAGE_JUMPS)] {
-                        if jump.rip >> 12 == page >> 12 {
-                            *jump = Jump::EMPTY;
-                        }
-                    }
-                }
-            }
+            Some(pages) => pages.for_each(|page| self.vm.forget_page(page)),
             None => self.clear_jumps(),
         }
         self.vm.flushes = cpu.flushes();
     }
 
     fn clear_jumps(&mut self) {
-        self.vm.jumps.fill(Jump::EMPTY);
+        self.vm.forget_jumps();
+        self.cache.bury();
         self.link = false;
         self.counters.jump_clears += 1;
     }
 
-    /// Takes over what became of regions: forgets the jumps into those that are gone, and tells the interpreter.
+    /// Takes over what became of regions, and tells the interpreter.
     fn follow_cache(&mut self) {
         for (phys, ctx, compiled) in self.cache.changes.drain(..) {
             self.interp.set_compiled(phys, ctx, compiled);
         }
-        let dropped = std::mem::take(&mut self.cache.dropped);
-        if dropped.len() > 8 {
+        if self.cache.dead_entries() > MOST_DEAD {
             self.clear_jumps();
-        } else if !dropped.is_empty() {
-            self.link = false;
-            for jump in &mut *self.vm.jumps {
-                if dropped.iter().any(|d| d.contains(&jump.entry)) {
-                    *jump = Jump::EMPTY;
-                }
-            }
         }
     }
 

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::host_fp;
-use crate::vm::{CallSite, Jump, Vm, exit};
+use crate::vm::{CallSite, Vm, exit};
 use egret_cpu::{Cpu, Host, State};
 use egret_isa::fp::Env;
 use egret_isa::insn::Seg;
@@ -126,6 +126,11 @@ pub unsafe extern "C" fn modify(state: *mut State, d: u64, offset: u64, _: u64) 
     cpu.state.status = status as u32;
 }
 
+/// Whether an address is canonical, as all are that compiled code may look for in the jump cache.
+fn canonical(a: u64) -> bool {
+    (a as i64) << 16 >> 16 == a as i64
+}
+
 /// Runs an instruction's function on the CPU. The instruction pointer is already the next instruction's, the instruction is
 /// counted, and all of the guest's state is in [`State`].
 ///
@@ -139,10 +144,13 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
     if !site.integer {
         host_fp::leave(&mut cpu.state.mxcsr);
     }
-    let (next, rsp, key, flushes) = (cpu.state.rip, cpu.state.gpr[4], Vm::key(cpu) & Jump::LOCAL, cpu.flushes());
+    let (next, rsp, key, flushes) = (cpu.state.rip, cpu.state.gpr[4], Vm::key(cpu), cpu.flushes());
     let status = match (site.run)(cpu, &site.insn) {
         Ok(()) if cpu.state.attention != 0 || cpu.flushes() != flushes => exit::NEXT,
-        Ok(()) if cpu.state.rip != next || Vm::key(cpu) & Jump::LOCAL != key => exit::MOVED,
+        Ok(()) if cpu.state.rip != next || Vm::key(cpu) != key => {
+            vm.follow_key(cpu);
+            if canonical(cpu.state.rip) { exit::MOVED } else { exit::NEXT }
+        }
         Ok(()) => 0,
         Err(fault) => {
             let mask = if cpu.code64() { u64::MAX } else { 0xffff_ffff };

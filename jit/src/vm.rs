@@ -4,6 +4,7 @@ use crate::leaf::{COUNT, Fpu, LEAVES};
 use egret_cpu::functions::Function;
 use egret_cpu::{Cpu, Fault};
 use egret_isa::insn::Insn;
+use rustc_hash::FxHashMap;
 
 /// Why compiled code came back. The guest state in [`egret_cpu::State`] is complete in every case.
 pub mod exit {
@@ -28,31 +29,56 @@ pub mod exit {
 pub const STATE_BIAS: i64 = 128;
 
 /// Entries of the jump cache.
-pub const JUMPS: usize = 32768;
+pub const JUMPS: usize = 1 << 18;
 /// log2 of the jump cache's entries for one page.
 pub const PAGE_JUMPS: u32 = 8;
+/// The bits of an instruction pointer that a [`Jump::tag`] has: the others only repeat the highest of them.
+const RIP_BITS: u32 = 48;
 
 /// Where compiled code for a linear address is.
-#[repr(C)]
+#[repr(C, align(16))]
 #[derive(Clone, Copy)]
 pub struct Jump {
-    /// Instruction pointer.
-    pub rip: u64,
-    /// TLB key and context, see [`Vm::key`]; 0 matches nothing.
-    pub key: u64,
-    /// Which bits of the key count: for a global page not the address space.
-    pub mask: u64,
+    /// The instruction pointer, combined by exclusive or with one of [`Vm::jump_keys`]; 0 matches nothing.
+    pub tag: u64,
     /// Address of the [`Entry`].
     pub entry: u64,
 }
 
 impl Jump {
     /// No code.
-    pub const EMPTY: Jump = Jump { rip: 0, key: 0, mask: u64::MAX, entry: 0 };
-    /// The bits of a key that count everywhere: RFLAGS.AC has no say in where code is.
-    pub const LOCAL: u64 = !2;
-    /// The bits of a key that count for global pages.
-    pub const GLOBAL: u64 = !0xffe;
+    pub const EMPTY: Jump = Jump { tag: 0, entry: 0 };
+
+    /// Whether it leads to a page.
+    #[must_use]
+    pub fn is_to(&self, page: u64) -> bool {
+        self.entry != 0 && (self.tag ^ page) << (64 - RIP_BITS) >> (64 - RIP_BITS + 12) == 0
+    }
+}
+
+/// Numbers for what jumps depend on besides the instruction pointer.
+#[derive(Default)]
+struct JumpKeys {
+    numbers: FxHashMap<u64, u64>,
+    /// The last number given out.
+    last: u64,
+}
+
+impl JumpKeys {
+    const MOST: u64 = 0xfffe;
+
+    /// The number of a key, in the bits above the instruction pointer's; never 0. `None` when they have all been used.
+    fn of(&mut self, key: u64) -> Option<u64> {
+        if let Some(n) = self.numbers.get(&key) {
+            return Some(n << RIP_BITS);
+        }
+        if self.last >= Self::MOST {
+            return None;
+        }
+        self.last += 1;
+        self.numbers.insert(key, self.last);
+        Some(self.last << RIP_BITS)
+    }
 }
 
 /// A way into a region. Its address is the second argument of the region's function.
@@ -114,6 +140,11 @@ pub struct Stubs {
 pub struct Vm {
     /// The CPU that runs, while it runs.
     pub cpu: *mut Cpu,
+    /// Address of the first entry of [`Self::jumps`].
+    pub first_jump: u64,
+    /// What is in the tags of jumps that may be taken now: to code in global pages, which is in the first of the two places, and
+    /// to other code, in the second. For user mode both are the same.
+    pub jump_keys: [u64; 2],
     /// See [`Stubs`].
     pub stubs: Stubs,
     /// Address of [`crate::helpers::x87`], which is called without a stub.
@@ -126,8 +157,9 @@ pub struct Vm {
     pub vectors: [u128; 3],
     /// Where to go on for instruction pointers, a table with two places for each: see [`jump_index`].
     pub jumps: Box<[Jump]>,
-    /// Address of its first entry.
-    pub first_jump: u64,
+    keys: JumpKeys,
+    /// What [`Self::jump_keys`] are of.
+    keys_of: Option<u64>,
     /// The fault of an exit that has one.
     pub fault: Option<Fault>,
     /// [`Cpu::flushes`] when the jump cache was last cleared.
@@ -150,6 +182,9 @@ impl Default for Vm {
             bounce: [0; 4],
             vectors: [0; 3],
             jumps,
+            keys: JumpKeys::default(),
+            keys_of: None,
+            jump_keys: [0; 2],
             fault: None,
             flushes: 0,
             leaves: LEAVES.map(|leaf| leaf as usize as u64),
@@ -159,20 +194,67 @@ impl Default for Vm {
 }
 
 impl Vm {
-    /// What a jump cache entry is valid for.
+    /// What code depends on besides the instruction pointer; RFLAGS.AC has no say in where code is.
     #[must_use]
     pub fn key(cpu: &Cpu) -> u64 {
-        cpu.state.tlb_key | u64::from(cpu.state.ctx.0) << 16
+        cpu.state.tlb_key & !2 | u64::from(cpu.state.ctx.0) << 16
     }
 
-    /// Enters a jump into the jump cache; one that is in its place goes beside it.
-    pub fn add_jump(&mut self, jump: Jump) {
-        let at = jump_index(jump.rip);
-        let old = std::mem::replace(&mut self.jumps[at], jump);
-        let same = old.rip == jump.rip && (old.key ^ jump.key) & old.mask & jump.mask == 0;
-        if old.key != 0 && !same {
+    /// Brings [`Self::jump_keys`] up to date.
+    #[inline]
+    pub fn follow_key(&mut self, cpu: &Cpu) {
+        if self.keys_of != Some(Vm::key(cpu)) {
+            self.change_keys(Vm::key(cpu));
+        }
+    }
+
+    fn change_keys(&mut self, key: u64) {
+        const SPACE: u64 = 0xffc;
+        const GLOBAL: u64 = 1 << 63;
+        let user = key & 1 != 0;
+        let shared = if user { key } else { key & !SPACE | GLOBAL };
+        loop {
+            if let (Some(shared), Some(own)) = (self.keys.of(shared), self.keys.of(key)) {
+                self.jump_keys = [shared, own];
+                self.keys_of = Some(key);
+                return;
+            }
+            self.jumps.fill(Jump::EMPTY);
+            self.keys = JumpKeys::default();
+        }
+    }
+
+    /// Enters a jump into the jump cache, for the keys of now.
+    pub fn add_jump(&mut self, rip: u64, entry: u64, global: bool) {
+        let at = jump_index(rip);
+        let [shared, own] = self.jump_keys;
+        if shared != own {
+            let (at, key) = if global { (at, shared) } else { (at ^ 1, own) };
+            self.jumps[at] = Jump { tag: rip ^ key, entry };
+            return;
+        }
+        let new = Jump { tag: rip ^ own, entry };
+        let old = std::mem::replace(&mut self.jumps[at], new);
+        if old.entry != 0 && old.tag != new.tag {
             self.jumps[at ^ 1] = old;
         }
+    }
+
+    /// Forgets the jumps to a page.
+    pub fn forget_page(&mut self, page: u64) {
+        let first = jump_index(page) & !((1 << PAGE_JUMPS) - 1);
+        for jump in &mut self.jumps[first..first + (1 << PAGE_JUMPS)] {
+            if jump.is_to(page) {
+                *jump = Jump::EMPTY;
+            }
+        }
+    }
+
+    /// Forgets all jumps.
+    pub fn forget_jumps(&mut self) {
+        // Numbers that are never given out again lead nowhere.
+        self.keys.numbers.clear();
+        self.keys_of = None;
     }
 }
 
@@ -181,7 +263,5 @@ impl Vm {
 /// the same.
 #[must_use]
 pub fn jump_index(rip: u64) -> usize {
-    let place = (1 << PAGE_JUMPS) - 1;
-    let group = rip >> (12 - PAGE_JUMPS) & (JUMPS as u64 - 1) & !place;
-    (group | (rip ^ rip >> PAGE_JUMPS) & place) as usize
+    (rip ^ (rip & 0xff) << 4) as usize / size_of::<Jump>() & (JUMPS - 1)
 }

@@ -2,7 +2,7 @@
 
 use super::{Fl, Inherited, Lower, Lv};
 use crate::region::{End, PAGE, Target, beyond};
-use crate::vm::{CallSite, Entry, JUMPS, Jump, PAGE_JUMPS, STATE_BIAS, Stubs, Vm, exit};
+use crate::vm::{CallSite, Entry, JUMPS, Jump, STATE_BIAS, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, BlockArg, InstBuilder, Value};
@@ -167,8 +167,7 @@ impl Lower<'_, '_> {
         let [rip, budget] = self.b.block_params(chain)[..] else { return };
         self.store_state(rip, offset_of!(State, rip));
         self.store_state(budget, offset_of!(State, budget));
-        let ctx = self.iconst(u64::from(self.ctx().0));
-        self.chain(rip, budget, ctx);
+        self.chain(rip, budget);
         if self.calls.is_empty() {
             return;
         }
@@ -182,13 +181,11 @@ impl Lower<'_, '_> {
         self.b.switch_to_block(on);
         let rip = self.load_state(I64, offset_of!(State, rip));
         let budget = self.load_state(I64, offset_of!(State, budget));
-        let ctx = self.load_state(I32, offset_of!(State, ctx));
-        let ctx = self.b.ins().uextend(I64, ctx);
-        self.chain(rip, budget, ctx);
+        self.chain(rip, budget);
     }
 
     /// Goes on at an instruction pointer outside: through the jump cache if it knows it and the budget lasts.
-    fn chain(&mut self, rip: Value, budget: Value, ctx: Value) {
+    fn chain(&mut self, rip: Value, budget: Value) {
         let next = self.iconst(exit::NEXT);
         let link = self.iconst(exit::LINK);
         let (look, go) = (self.b.create_block(), self.b.create_block());
@@ -201,23 +198,17 @@ impl Lower<'_, '_> {
         let vm = self.load_state(I64, offset_of!(State, engine));
         let jumps = self.b.ins().load(I64, self.places.vm, vm, offset_of!(Vm, first_jump) as i32);
         // As `jump_index` does it.
-        let page = self.b.ins().ushr_imm_u(rip, 12 - i64::from(PAGE_JUMPS));
-        let group = self.b.ins().band_imm_u(page, (JUMPS as i64 - 1) & !((1 << PAGE_JUMPS) - 1));
-        let low = self.b.ins().ushr_imm_u(rip, i64::from(PAGE_JUMPS));
-        let low = self.b.ins().bxor(rip, low);
-        let place = self.b.ins().band_imm_u(low, (1 << PAGE_JUMPS) - 1);
-        let index = self.b.ins().bor(group, place);
-        let scale = size_of::<Jump>().trailing_zeros();
-        let first = self.b.ins().ishl_imm_u(index, i64::from(scale));
-        let second = self.b.ins().bxor_imm_u(first, 1 << scale);
-        let tlb_key = self.load_state(I64, offset_of!(State, tlb_key));
-        let ctx = self.b.ins().ishl_imm_u(ctx, 16);
-        let key = self.b.ins().bor(tlb_key, ctx);
+        let low = self.b.ins().band_imm_u(rip, 0xff);
+        let low = self.b.ins().ishl_imm_u(low, 4);
+        let mixed = self.b.ins().bxor(rip, low);
+        let first = self.b.ins().band_imm_u(mixed, ((JUMPS - 1) * size_of::<Jump>()) as i64);
         let again = self.b.create_block();
-        self.try_jump(jumps, first, (rip, key), go, (again, &[]));
+        self.b.set_cold_block(again);
+        self.try_jump(jumps, first, (rip, 0), go, (again, &[]));
         self.b.seal_block(again);
         self.b.switch_to_block(again);
-        self.try_jump(jumps, second, (rip, key), go, (out, &[link.into()]));
+        let second = self.b.ins().bxor_imm_u(first, size_of::<Jump>() as i64);
+        self.try_jump(jumps, second, (rip, 1), go, (out, &[link.into()]));
         self.b.seal_block(go);
         self.b.switch_to_block(go);
         let entry = self.b.block_params(go)[0];
@@ -225,17 +216,16 @@ impl Lower<'_, '_> {
         self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
     }
 
-    /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and key, else to `miss`.
-    fn try_jump(&mut self, jumps: Value, offset: Value, (rip, key): (Value, Value), go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
+    /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and the key of that number, else to `miss`.
+    fn try_jump(&mut self, jumps: Value, offset: Value, (rip, key): (Value, usize), go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
+        let vm = self.load_state(I64, offset_of!(State, engine));
+        let key = self.b.ins().load(I64, self.places.vm, vm, (offset_of!(Vm, jump_keys) + 8 * key) as i32);
+        let wanted = self.b.ins().bxor(rip, key);
         let jump = self.b.ins().iadd(jumps, offset);
-        let mut field = |at: usize| self.b.ins().load(I64, self.places.vm, jump, at as i32);
-        let (known, valid) = (field(offset_of!(Jump, rip)), field(offset_of!(Jump, key)));
-        let (mask, entry) = (field(offset_of!(Jump, mask)), field(offset_of!(Jump, entry)));
-        let other = self.b.ins().bxor(known, rip);
-        let stale = self.b.ins().bxor(valid, key);
-        let stale = self.b.ins().band(stale, mask);
-        let wrong = self.b.ins().bor(other, stale);
-        self.b.ins().brif(wrong, miss.0, miss.1, go, &[entry.into()]);
+        let tag = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, tag) as i32);
+        let entry = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, entry) as i32);
+        let other = self.b.ins().icmp(IntCC::NotEqual, tag, wanted);
+        self.b.ins().brif(other, miss.0, miss.1, go, &[entry.into()]);
     }
 
     /// Ends the block by going to an instruction pointer outside the region.
