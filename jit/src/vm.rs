@@ -229,8 +229,15 @@ impl Vm {
         let at = jump_index(rip);
         let [shared, own] = self.jump_keys;
         if shared != own {
-            let (at, key) = if global { (at, shared) } else { (at ^ 1, own) };
-            self.jumps[at] = Jump { tag: rip ^ key, entry };
+            if !global {
+                // An old way to there would be found first.
+                if self.jumps[at].tag == rip ^ shared {
+                    self.jumps[at] = Jump::EMPTY;
+                }
+                self.jumps[at ^ 1] = Jump { tag: rip ^ own, entry };
+            } else {
+                self.jumps[at] = Jump { tag: rip ^ shared, entry };
+            }
             return;
         }
         let new = Jump { tag: rip ^ own, entry };
