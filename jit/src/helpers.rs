@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::host_fp;
-use crate::vm::{CallSite, Vm, exit};
+use crate::vm::{CallSite, Vm, canonical, exit};
 use egret_cpu::{Cpu, Host, State};
 use egret_isa::fp::Env;
 use egret_isa::insn::Seg;
@@ -126,11 +126,6 @@ pub unsafe extern "C" fn modify(state: *mut State, d: u64, offset: u64, _: u64) 
     cpu.state.status = status as u32;
 }
 
-/// Whether an address is canonical, as all are that compiled code may look for in the jump cache.
-fn canonical(a: u64) -> bool {
-    (a as i64) << 16 >> 16 == a as i64
-}
-
 /// Runs an instruction's function on the CPU. The instruction pointer is already the next instruction's, the instruction is
 /// counted, and all of the guest's state is in [`State`].
 ///
@@ -149,7 +144,8 @@ pub unsafe extern "C" fn call(state: *mut State, site: u64, _: u64, _: u64) {
         Ok(()) if cpu.state.attention != 0 || cpu.flushes() != flushes => exit::NEXT,
         Ok(()) if cpu.state.rip != next || Vm::key(cpu) != key => {
             vm.follow_key(cpu);
-            if canonical(cpu.state.rip) { exit::MOVED } else { exit::NEXT }
+            // Only such are in the jump cache.
+            if canonical(cpu.state.rip) == cpu.state.rip { exit::MOVED } else { exit::NEXT }
         }
         Ok(()) => 0,
         Err(fault) => {

@@ -158,6 +158,8 @@ pub struct Vm {
     /// Where to go on for instruction pointers, a table with two places for each: see [`jump_index`].
     pub jumps: Box<[Jump]>,
     keys: JumpKeys,
+    /// The last of [`Self::jump_keys`] for global pages in supervisor mode.
+    supervisor_key: u64,
     /// What [`Self::jump_keys`] are of.
     keys_of: Option<u64>,
     /// The fault of an exit that has one.
@@ -183,6 +185,7 @@ impl Default for Vm {
             vectors: [0; 3],
             jumps,
             keys: JumpKeys::default(),
+            supervisor_key: 0,
             keys_of: None,
             jump_keys: [0; 2],
             fault: None,
@@ -217,6 +220,9 @@ impl Vm {
             if let (Some(shared), Some(own)) = (self.keys.of(shared), self.keys.of(key)) {
                 self.jump_keys = [shared, own];
                 self.keys_of = Some(key);
+                if !user {
+                    self.supervisor_key = shared;
+                }
                 return;
             }
             self.jumps.fill(Jump::EMPTY);
@@ -240,11 +246,26 @@ impl Vm {
             }
             return;
         }
+        let place = if self.in_use(at, rip) && !self.in_use(at ^ 1, rip) { at ^ 1 } else { at };
         let new = Jump { tag: rip ^ own, entry };
-        let old = std::mem::replace(&mut self.jumps[at], new);
-        if old.entry != 0 && old.tag != new.tag {
+        let old = std::mem::replace(&mut self.jumps[place], new);
+        let same = |j: &Jump| j.tag == new.tag;
+        if same(&self.jumps[place ^ 1]) {
+            self.jumps[place ^ 1] = Jump::EMPTY;
+        }
+        // What was in its first place goes beside it.
+        let old_rip = old.tag ^ own;
+        if place == at && old.entry != 0 && !same(&old) && old_rip == canonical(old_rip) && jump_index(old_rip) == at {
             self.jumps[at ^ 1] = old;
         }
+    }
+
+    /// Whether a place has a jump that may be taken soon, to elsewhere.
+    fn in_use(&self, at: usize, rip: u64) -> bool {
+        let [_, own] = self.jump_keys;
+        let Jump { tag, entry } = self.jumps[at];
+        let of = |key: u64| tag ^ key == canonical(tag ^ key);
+        entry != 0 && (of(own) && tag ^ own != rip || of(self.supervisor_key))
     }
 
     /// Forgets the jumps to a page.
@@ -263,6 +284,11 @@ impl Vm {
         self.keys.numbers.clear();
         self.keys_of = None;
     }
+}
+
+/// An address with bit 47 in all bits above: the address itself if it is canonical.
+pub fn canonical(a: u64) -> u64 {
+    ((a as i64) << (64 - RIP_BITS) >> (64 - RIP_BITS)) as u64
 }
 
 /// The jump cache's index of an instruction pointer: the page chooses a group, the offset a place in it, so that a page can be
