@@ -103,6 +103,9 @@ pub struct Queue {
 /// Most requests that wait; the coldest are dropped beyond that, for a block that stays hot asks again.
 const MOST: usize = 1024;
 
+/// When so many wait, getting done with them is worth more than what the optimizer finds.
+const HURRY: usize = 128;
+
 /// Most entries that one request collects.
 const MOST_ENTRIES: usize = 24;
 
@@ -209,9 +212,10 @@ fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, finished: &Atomi
                 None => wake.wait(&mut guard),
             }
         };
+        let hurry = guard.jobs.len() >= HURRY;
         drop(guard);
         let waited = job.since.elapsed();
-        let result = compiler.compile(job.request);
+        let result = if hurry { compiler.compile_quickly(job.request) } else { compiler.compile(job.request) };
         if send.send(Done { key: job.key, result, waited }).is_err() {
             return;
         }
