@@ -162,6 +162,8 @@ pub struct Vm {
     supervisor_key: u64,
     /// What [`Self::jump_keys`] are of.
     keys_of: Option<u64>,
+    /// The keys of before, and what they are of.
+    keys_before: (Option<u64>, [u64; 2]),
     /// The fault of an exit that has one.
     pub fault: Option<Fault>,
     /// [`Cpu::flushes`] when the jump cache was last cleared.
@@ -187,6 +189,7 @@ impl Default for Vm {
             keys: JumpKeys::default(),
             supervisor_key: 0,
             keys_of: None,
+            keys_before: (None, [0; 2]),
             jump_keys: [0; 2],
             fault: None,
             flushes: 0,
@@ -206,8 +209,15 @@ impl Vm {
     /// Brings [`Self::jump_keys`] up to date.
     #[inline]
     pub fn follow_key(&mut self, cpu: &Cpu) {
-        if self.keys_of != Some(Vm::key(cpu)) {
-            self.change_keys(Vm::key(cpu));
+        let key = Vm::key(cpu);
+        if self.keys_of == Some(key) {
+            return;
+        }
+        // System calls go back and forth between two.
+        std::mem::swap(&mut self.keys_of, &mut self.keys_before.0);
+        std::mem::swap(&mut self.jump_keys, &mut self.keys_before.1);
+        if self.keys_of != Some(key) {
+            self.change_keys(key);
         }
     }
 
@@ -227,6 +237,7 @@ impl Vm {
             }
             self.jumps.fill(Jump::EMPTY);
             self.keys = JumpKeys::default();
+            self.keys_before.0 = None;
         }
     }
 
@@ -283,6 +294,7 @@ impl Vm {
         // Numbers that are never given out again lead nowhere.
         self.keys.numbers.clear();
         self.keys_of = None;
+        self.keys_before.0 = None;
     }
 }
 
