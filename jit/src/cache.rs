@@ -147,8 +147,9 @@ impl Cache {
         Some(Found { code: region.code, entry: &raw const *entry as u64, rip })
     }
 
-    /// Adds a region whose code was placed. Entries that others had go to it; regions left without any are dropped: how many.
-    pub fn insert(&mut self, compiled: Compiled, placed: Placed) -> usize {
+    /// Adds a region whose code was placed. With `over`, entries that others had go to it, and regions left without any are dropped:
+    /// how many. Otherwise it gets those that nobody has.
+    pub fn insert(&mut self, compiled: Compiled, placed: Placed, over: bool) -> usize {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let calls = compiled.calls.as_ptr() as u64;
@@ -158,6 +159,9 @@ impl Cache {
         let mut losers = FxHashSet::default();
         for (n, offset) in compiled.entries.iter().enumerate() {
             let phys = compiled.page + u64::from(*offset);
+            if !over && self.map.contains_key(&(phys, compiled.ctx)) {
+                continue;
+            }
             let before = self.map.insert((phys, compiled.ctx), (number, n as u32));
             self.changed(phys, compiled.ctx, true);
             let Some((old, at)) = before else { continue };

@@ -297,7 +297,7 @@ impl JitEngine {
         let ram = &cpu.ram;
         // Where the page that follows is turns out when it is needed.
         let compiled = self.store.as_mut()?.find(phys, ctx, cpu.model().features(), |at, out| ram.read(Phys(at), out))?;
-        self.install(cpu, compiled);
+        self.install(cpu, compiled, false);
         self.cache.look_up(phys, ctx)
     }
 

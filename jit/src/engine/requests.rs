@@ -124,7 +124,7 @@ impl JitEngine {
                 if let Some(store) = &mut self.store {
                     store.add(&compiled);
                 }
-                self.install(cpu, compiled);
+                self.install(cpu, compiled, true);
             }
             Err(_) => {
                 self.counters.failed += 1;
@@ -136,8 +136,9 @@ impl JitEngine {
         }
     }
 
-    /// Installs code unless the guest has changed what it was made from.
-    pub(super) fn install(&mut self, cpu: &mut Cpu, compiled: Compiled) {
+    /// Installs code unless the guest has changed what it was made from. Code that is not `new` but from an earlier run may be older
+    /// than what the page has: that keeps its entries.
+    pub(super) fn install(&mut self, cpu: &mut Cpu, compiled: Compiled, new: bool) {
         // Before the code is read: what is written from now on is heard of.
         cpu.mark_code(compiled.page);
         let mut now = [0u8; PAGE];
@@ -162,7 +163,7 @@ impl JitEngine {
         if let Some(dump) = &self.dump {
             dump.installed(&compiled, placed.address);
         }
-        self.cache.insert(compiled, placed);
+        self.cache.insert(compiled, placed, new);
         self.follow_cache();
     }
 }
