@@ -308,5 +308,5 @@ pub fn canonical(a: u64) -> u64 {
 /// the same.
 #[must_use]
 pub fn jump_index(rip: u64) -> usize {
-    (rip ^ (rip & 0xff) << 4) as usize / size_of::<Jump>() & (JUMPS - 1)
+    ((rip ^ ((rip & 0xff) << 4)) as usize / size_of::<Jump>()) & (JUMPS - 1)
 }

@@ -321,8 +321,7 @@ impl Lower<'_, '_> {
 
     /// A block with no other way in goes on with what is known here.
     fn hand_over(&mut self, n: usize) {
-        self.inherited[n] =
-            Some(Inherited {
+        self.inherited[n] = Some(Inherited {
             flags: self.flags,
             executed: self.executed,
             low: self.low,
