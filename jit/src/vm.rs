@@ -310,3 +310,103 @@ pub fn canonical(a: u64) -> u64 {
 pub fn jump_index(rip: u64) -> usize {
     ((rip ^ ((rip & 0xff) << 4)) as usize / size_of::<Jump>()) & (JUMPS - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: u64 = 5 << 2 | 1 | 3 << 16;
+    const KERNEL: u64 = 5 << 2 | 3 << 16;
+    const CODE: u64 = 0xffff_ffff_8154_b022;
+
+    fn vm(key: u64) -> Vm {
+        let mut vm = Vm::default();
+        vm.change_keys(key);
+        vm
+    }
+
+    /// As compiled code looks.
+    fn find(vm: &Vm, rip: u64) -> Option<u64> {
+        let at = jump_index(rip);
+        [at, at ^ 1]
+            .into_iter()
+            .zip(vm.jump_keys)
+            .map(|(at, key)| (vm.jumps[at], key))
+            .find(|(j, key)| j.tag == rip ^ key)
+            .map(|(j, _)| j.entry)
+    }
+
+    #[test]
+    fn neighbours_do_not_throw_each_other_out() {
+        let (a, b) = (0x51_7f83, 0x51_7da0);
+        assert_eq!(jump_index(a) ^ 1, jump_index(b));
+        let mut vm = vm(USER);
+        for turn in 0..3 {
+            vm.add_jump(a, 0x10 + turn, false);
+            vm.add_jump(b, 0x20 + turn, false);
+            assert_eq!((find(&vm, a), find(&vm, b)), (Some(0x10 + turn), Some(0x20 + turn)));
+        }
+    }
+
+    #[test]
+    fn two_for_one_place_have_room() {
+        let mut vm = vm(USER);
+        let (a, b) = (0x40_0100, 0x40_0100 + 0x1000 * (JUMPS as u64 >> PAGE_JUMPS));
+        assert_eq!(jump_index(a), jump_index(b));
+        vm.add_jump(a, 1, false);
+        vm.add_jump(b, 2, false);
+        assert_eq!((find(&vm, a), find(&vm, b)), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn global_code_is_found_from_every_address_space_and_other_code_from_its_own() {
+        let mut vm = vm(KERNEL);
+        let local = CODE + 0x10_0000;
+        vm.add_jump(CODE, 1, true);
+        vm.add_jump(local, 2, false);
+        vm.change_keys(KERNEL ^ 1 << 3);
+        assert_eq!((find(&vm, CODE), find(&vm, local)), (Some(1), None));
+        vm.change_keys(KERNEL ^ 1 << 16);
+        assert_eq!(find(&vm, CODE), None, "another context");
+        vm.change_keys(USER);
+        assert_eq!(find(&vm, CODE), None, "another privilege");
+        vm.change_keys(KERNEL);
+        assert_eq!((find(&vm, CODE), find(&vm, local)), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn a_page_that_is_no_longer_global_does_not_hide_its_code() {
+        let mut vm = vm(KERNEL);
+        vm.add_jump(CODE, 1, true);
+        vm.add_jump(CODE, 2, false);
+        assert_eq!(find(&vm, CODE), Some(2));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_found() {
+        let mut vm = vm(USER);
+        let page = 0x7fff_1234_5000;
+        for at in [0, 0x123, 0xfff] {
+            vm.add_jump(page + at, 1, false);
+        }
+        vm.add_jump(page + 0x1000, 2, false);
+        vm.forget_page(page);
+        assert!([0, 0x123, 0xfff].into_iter().all(|at| find(&vm, page + at).is_none()));
+        assert_eq!(find(&vm, page + 0x1000), Some(2));
+        vm.forget_jumps();
+        vm.change_keys(USER);
+        assert_eq!(find(&vm, page + 0x1000), None);
+        assert_eq!(find(&vm, 0), None);
+    }
+
+    #[test]
+    fn numbers_of_keys_begin_anew_when_they_are_used_up() {
+        let mut vm = vm(USER);
+        vm.add_jump(0x1000, 1, false);
+        vm.keys.last = JumpKeys::MOST;
+        vm.change_keys(USER ^ 1 << 20);
+        assert_eq!((vm.keys.last, find(&vm, 0x1000)), (1, None));
+        vm.change_keys(USER);
+        assert_eq!(find(&vm, 0x1000), None);
+    }
+}
