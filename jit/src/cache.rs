@@ -210,6 +210,14 @@ impl Cache {
         list.iter().filter_map(|n| self.regions.get(n)).filter(move |r| r.page == page && r.ctx == ctx)
     }
 
+    /// The offsets at which a page's code can be entered, and the addresses of the [`Entry`]s.
+    pub fn entries_of(&self, page: u64, ctx: Ctx) -> impl Iterator<Item = (u16, u64)> {
+        self.regions_of(page, ctx).filter(|r| r.base.is_none()).flat_map(|r| {
+            let own = r.offsets.iter().zip(&r.entries).filter(|(_, e)| e.code == r.code);
+            own.map(|(offset, entry)| (*offset, &raw const *entry as u64))
+        })
+    }
+
     /// What regions a page has.
     pub fn covered(&self, page: u64, ctx: Ctx) -> Vec<Covered> {
         self.regions_of(page, ctx).map(|r| Covered { entries: r.offsets.clone(), outs: r.outs.clone() }).collect()

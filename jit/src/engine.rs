@@ -259,7 +259,7 @@ impl JitEngine {
         let ctx = cpu.state.ctx;
         if let Some(found) = self.look(cpu, phys, ctx).filter(|f| enterable(cpu, f)) {
             if link {
-                self.remember(cpu, found);
+                self.remember(cpu, phys, found);
             }
             self.run_compiled(cpu, found);
             return;
@@ -364,7 +364,7 @@ impl JitEngine {
     }
 
     /// Enters where the instruction pointer leads into the jump cache.
-    fn remember(&mut self, cpu: &Cpu, found: Found) {
+    fn remember(&mut self, cpu: &Cpu, phys: u64, found: Found) {
         if found.rip.is_some() {
             return;
         }
@@ -372,7 +372,13 @@ impl JitEngine {
         // Elsewhere the same instruction pointer may be another address tomorrow, and flushes are of addresses.
         if cpu.linear_ip() == rip && (cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
             self.vm.follow_key(cpu);
-            self.vm.add_jump(rip, found.entry, cpu.is_global_code(rip));
+            let global = cpu.is_global_code(rip);
+            if self.vm.add_jump(rip, found.entry, global) {
+                // Mostly the first of many into a page that is new to this address space.
+                for (offset, entry) in self.cache.entries_of(phys & !0xfff, cpu.state.ctx) {
+                    self.vm.offer_jump(rip & !0xfff | u64::from(offset), entry, global);
+                }
+            }
         }
     }
 

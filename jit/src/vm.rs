@@ -241,10 +241,11 @@ impl Vm {
         }
     }
 
-    /// Enters a jump into the jump cache, for the keys of now.
-    pub fn add_jump(&mut self, rip: u64, entry: u64, global: bool) {
+    /// Enters a jump into the jump cache, for the keys of now: whether there was room for it.
+    pub fn add_jump(&mut self, rip: u64, entry: u64, global: bool) -> bool {
         let at = jump_index(rip);
         let [shared, own] = self.jump_keys;
+        let room = !self.in_use(at, rip);
         if shared != own {
             if !global {
                 // An old way to there would be found first.
@@ -255,9 +256,9 @@ impl Vm {
             } else {
                 self.jumps[at] = Jump { tag: rip ^ shared, entry };
             }
-            return;
+            return room;
         }
-        let place = if self.in_use(at, rip) && !self.in_use(at ^ 1, rip) { at ^ 1 } else { at };
+        let place = if !room && !self.in_use(at ^ 1, rip) { at ^ 1 } else { at };
         let new = Jump { tag: rip ^ own, entry };
         let old = std::mem::replace(&mut self.jumps[place], new);
         let same = |j: &Jump| j.tag == new.tag;
@@ -268,6 +269,16 @@ impl Vm {
         let old_rip = old.tag ^ own;
         if place == at && old.entry != 0 && !same(&old) && old_rip == canonical(old_rip) && jump_index(old_rip) == at {
             self.jumps[at ^ 1] = old;
+        }
+        room
+    }
+
+    /// Enters a jump that may never be taken, where there is room.
+    pub fn offer_jump(&mut self, rip: u64, entry: u64, global: bool) {
+        let at = jump_index(rip);
+        let [shared, own] = self.jump_keys;
+        if !self.in_use(at, rip) && (global || shared == own || !self.in_use(at ^ 1, rip)) {
+            self.add_jump(rip, entry, global);
         }
     }
 

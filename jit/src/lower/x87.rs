@@ -166,6 +166,8 @@ impl Lower<'_, '_> {
     /// Runs an x87 instruction, number `n` of the block; `ops` are the block's from here on.
     pub(super) fn x87(&mut self, n: u32, ops: &[Op]) {
         let Some((_, insn)) = self.insn else { return };
+        // The CPU's function needs it in memory, where it is not up to date for what follows.
+        self.budget_value();
         let known = fast(&insn).filter(|_| self.in_run(n, ops));
         let next = known.and_then(|f| self.x87.run.and_then(|r| r.stack.after(f)).map(|next| (f, next)));
         let Some((f, next)) = next else {
@@ -182,8 +184,6 @@ impl Lower<'_, '_> {
         if f == Fast::StatusToAx {
             self.gpr_value(0);
         }
-        // The CPU's function needs it in memory, where it is not up to date for what follows.
-        self.budget_value();
         let ok = self.b.use_var(self.x87.ok);
         self.b.ins().brif(ok, here, &[], slow, &[]);
         self.b.seal_block(here);
