@@ -5,8 +5,8 @@ use crate::lower;
 use crate::region::{Beyond, Bytes, Region, Request, call_sites};
 use crate::vm::{CallSite, STATE_BIAS, Stubs, exit};
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName};
-use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
+use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, Value};
+use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{Context, control::ControlPlane};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -204,63 +204,54 @@ impl Compiler {
         finish(&mut self.context, &self.isa)
     }
 
-    /// A stub: `preserve_all` to the outside, calls a Rust helper at `address`.
-    pub fn stub(&mut self, address: u64) -> Result<Vec<u8>, CompileError> {
+    /// Compiles a function of one block, given its signature and what is in the block.
+    fn small(&mut self, signature: Signature, body: impl FnOnce(&mut FunctionBuilder<'_>, &[Value])) -> Result<Vec<u8>, CompileError> {
         self.context.clear();
-        self.context.func = Function::with_name_signature(UserFuncName::default(), lower::stub_signature());
+        self.context.func = Function::with_name_signature(UserFuncName::default(), signature);
         let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        let mut signature = Signature::new(self.isa.default_call_conv());
-        signature.params.extend([I64; 4].map(AbiParam::new));
-        let signature = b.import_signature(signature);
         let block = b.create_block();
         b.append_block_params_for_function_params(block);
         b.switch_to_block(block);
         b.seal_block(block);
-        let mut arguments = b.block_params(block).to_vec();
-        arguments[0] = b.ins().iadd_imm_s(arguments[0], -STATE_BIAS);
-        let target = b.ins().iconst(I64, address as i64);
-        b.ins().call_indirect(signature, target, &arguments);
-        b.ins().return_(&[]);
+        let arguments = b.block_params(block).to_vec();
+        body(&mut b, &arguments);
         b.finalize(self.isa.frontend_config());
         self.finish()
+    }
+
+    /// A stub: `preserve_all` to the outside, calls a Rust helper at `address`.
+    pub fn stub(&mut self, address: u64) -> Result<Vec<u8>, CompileError> {
+        let mut helper = Signature::new(self.isa.default_call_conv());
+        helper.params.extend([I64; 4].map(AbiParam::new));
+        self.small(lower::stub_signature(), |b, arguments| {
+            let helper = b.import_signature(helper);
+            let state = b.ins().iadd_imm_s(arguments[0], -STATE_BIAS);
+            let target = b.ins().iconst(I64, address as i64);
+            b.ins().call_indirect(helper, target, &[&[state], &arguments[1..]].concat());
+            b.ins().return_(&[]);
+        })
     }
 
     /// The way in from Rust: `extern "C" fn(state, entry, code) -> exit code`.
     pub fn trampoline(&mut self) -> Result<Vec<u8>, CompileError> {
-        let call_conv: CallConv = self.isa.default_call_conv();
-        let mut signature = Signature::new(call_conv);
+        let mut signature = Signature::new(self.isa.default_call_conv());
         signature.params.extend([I64; 3].map(AbiParam::new));
         signature.returns.push(AbiParam::new(I64));
-        self.context.clear();
-        self.context.func = Function::with_name_signature(UserFuncName::default(), signature);
-        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        let region = b.import_signature(lower::region_signature());
-        let block = b.create_block();
-        b.append_block_params_for_function_params(block);
-        b.switch_to_block(block);
-        b.seal_block(block);
-        let [state, entry, code] = b.block_params(block)[..] else { return Err(CompileError::Empty) };
-        let state = b.ins().iadd_imm_s(state, STATE_BIAS);
-        let call = b.ins().call_indirect(region, code, &[state, entry]);
-        let result = b.inst_results(call)[0];
-        b.ins().return_(&[result]);
-        b.finalize(self.isa.frontend_config());
-        self.finish()
+        self.small(signature, |b, arguments| {
+            let region = b.import_signature(lower::region_signature());
+            let state = b.ins().iadd_imm_s(arguments[0], STATE_BIAS);
+            let call = b.ins().call_indirect(region, arguments[2], &[state, arguments[1]]);
+            let result = b.inst_results(call)[0];
+            b.ins().return_(&[result]);
+        })
     }
 
     /// What takes the place of code that is gone: a region's function that leaves for [`exit::LINK`].
     pub fn gone(&mut self) -> Result<Vec<u8>, CompileError> {
-        self.context.clear();
-        self.context.func = Function::with_name_signature(UserFuncName::default(), lower::region_signature());
-        let mut b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        let block = b.create_block();
-        b.append_block_params_for_function_params(block);
-        b.switch_to_block(block);
-        b.seal_block(block);
-        let link = b.ins().iconst(I64, exit::LINK as i64);
-        b.ins().return_(&[link]);
-        b.finalize(self.isa.frontend_config());
-        self.finish()
+        self.small(lower::region_signature(), |b, _| {
+            let link = b.ins().iconst(I64, exit::LINK as i64);
+            b.ins().return_(&[link]);
+        })
     }
 
     /// All stubs, in the order of [`Stubs`].

@@ -12,7 +12,7 @@ use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
 use crate::region::PAGE;
 use crate::store::{Settings as StoreSettings, Store, fingerprint};
-use crate::vm::{Stubs, Vm, exit};
+use crate::vm::{Stubs, Vm, canonical, exit};
 use egret_cpu::Phys;
 use egret_cpu::interp::{Cold, Next};
 use egret_cpu::state::attention;
@@ -455,8 +455,7 @@ impl JitEngine {
 fn enterable(cpu: &Cpu, found: &Found) -> bool {
     const REACH: u64 = (1 << 31) + 2 * PAGE as u64;
     let rip = cpu.state.rip;
-    let canonical = |a: u64| (a as i64) << 16 >> 16 == a as i64;
-    let clear = !cpu.code64() || (canonical(rip.wrapping_add(REACH)) && canonical(rip.wrapping_sub(REACH)));
+    let clear = !cpu.code64() || [rip.wrapping_add(REACH), rip.wrapping_sub(REACH)].into_iter().all(|a| canonical(a) == a);
     clear && found.rip.is_none_or(|wanted| wanted == rip)
 }
 

@@ -30,8 +30,8 @@ pub const STATE_BIAS: i64 = 128;
 
 /// Entries of the jump cache.
 pub const JUMPS: usize = 1 << 18;
-/// log2 of the jump cache's entries for one page.
-pub const PAGE_JUMPS: u32 = 8;
+/// The jump cache's entries for one page.
+pub const PLACES: usize = 256;
 /// The bits of an instruction pointer that a [`Jump::tag`] has: the others only repeat the highest of them.
 const RIP_BITS: u32 = 48;
 
@@ -292,8 +292,8 @@ impl Vm {
 
     /// Forgets the jumps to a page.
     pub fn forget_page(&mut self, page: u64) {
-        let first = jump_index(page) & !((1 << PAGE_JUMPS) - 1);
-        for jump in &mut self.jumps[first..first + (1 << PAGE_JUMPS)] {
+        let first = jump_index(page) & !(PLACES - 1);
+        for jump in &mut self.jumps[first..first + PLACES] {
             if jump.is_to(page) {
                 *jump = Jump::EMPTY;
             }
@@ -319,7 +319,9 @@ pub fn canonical(a: u64) -> u64 {
 /// the same.
 #[must_use]
 pub fn jump_index(rip: u64) -> usize {
-    ((rip ^ ((rip & 0xff) << 4)) as usize / size_of::<Jump>()) & (JUMPS - 1)
+    let at = rip as usize;
+    let mixed = at ^ ((at & (PLACES - 1)) * size_of::<Jump>());
+    (mixed / size_of::<Jump>()) & (JUMPS - 1)
 }
 
 #[cfg(test)]
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn two_for_one_place_have_room() {
         let mut vm = vm(USER);
-        let (a, b) = (0x40_0100, 0x40_0100 + 0x1000 * (JUMPS as u64 >> PAGE_JUMPS));
+        let (a, b) = (0x40_0100, 0x40_0100 + 0x1000 * (JUMPS / PLACES) as u64);
         assert_eq!(jump_index(a), jump_index(b));
         vm.add_jump(a, 1, false);
         vm.add_jump(b, 2, false);

@@ -1,8 +1,8 @@
 //! Instruction boundaries, branches, calls to the CPU's functions, and the ways out.
 
-use super::{Fl, Inherited, Lower, Lv};
+use super::{Fl, Inherited, Lower, Lv, from_state};
 use crate::region::{End, PAGE, Target, beyond};
-use crate::vm::{CallSite, Entry, JUMPS, Jump, STATE_BIAS, Stubs, Vm, exit};
+use crate::vm::{CallSite, Entry, JUMPS, Jump, PLACES, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, BlockArg, InstBuilder, Value};
@@ -45,9 +45,9 @@ impl Lower<'_, '_> {
         let base = self.load_state(I64, offset_of!(State, page));
         let linear = self.b.ins().iadd_imm_s(base, PAGE as i64);
         let entry = self.tlb_entry(linear);
-        let array = offset_of!(State, tlb) + offset_of!(Tlb, fetch) - STATE_BIAS as usize;
-        let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, tag)) as i32);
-        let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(TlbEntry, addend)) as i32);
+        let array = offset_of!(State, tlb) + offset_of!(Tlb, fetch);
+        let tag = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(TlbEntry, tag)));
+        let addend = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(TlbEntry, addend)));
         let key = self.load_state(I64, offset_of!(State, tlb_key));
         let wanted = self.b.ins().bor(linear, key);
         let other = self.b.ins().bxor(tag, wanted);
@@ -198,17 +198,17 @@ impl Lower<'_, '_> {
         let vm = self.load_state(I64, offset_of!(State, engine));
         let jumps = self.b.ins().load(I64, self.places.vm, vm, offset_of!(Vm, first_jump) as i32);
         // As `jump_index` does it.
-        let low = self.b.ins().band_imm_u(rip, 0xff);
-        let low = self.b.ins().ishl_imm_u(low, 4);
+        let low = self.b.ins().band_imm_u(rip, PLACES as i64 - 1);
+        let low = self.b.ins().ishl_imm_u(low, i64::from(size_of::<Jump>().trailing_zeros()));
         let mixed = self.b.ins().bxor(rip, low);
         let first = self.b.ins().band_imm_u(mixed, ((JUMPS - 1) * size_of::<Jump>()) as i64);
         let again = self.b.create_block();
         self.b.set_cold_block(again);
-        self.try_jump(jumps, first, (rip, 0), go, (again, &[]));
+        self.try_jump((vm, 0), jumps, first, rip, go, (again, &[]));
         self.b.seal_block(again);
         self.b.switch_to_block(again);
         let second = self.b.ins().bxor_imm_u(first, size_of::<Jump>() as i64);
-        self.try_jump(jumps, second, (rip, 1), go, (out, &[link.into()]));
+        self.try_jump((vm, 1), jumps, second, rip, go, (out, &[link.into()]));
         self.b.seal_block(go);
         self.b.switch_to_block(go);
         let entry = self.b.block_params(go)[0];
@@ -216,9 +216,17 @@ impl Lower<'_, '_> {
         self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
     }
 
-    /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and the key of that number, else to `miss`.
-    fn try_jump(&mut self, jumps: Value, offset: Value, (rip, key): (Value, usize), go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
-        let vm = self.load_state(I64, offset_of!(State, engine));
+    /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and the [`Vm`]'s key of that number, else to
+    /// `miss`.
+    fn try_jump(
+        &mut self,
+        (vm, key): (Value, usize),
+        jumps: Value,
+        offset: Value,
+        rip: Value,
+        go: ClifBlock,
+        miss: (ClifBlock, &[BlockArg]),
+    ) {
         let key = self.b.ins().load(I64, self.places.vm, vm, (offset_of!(Vm, jump_keys) + 8 * key) as i32);
         let wanted = self.b.ins().bxor(rip, key);
         let jump = self.b.ins().iadd(jumps, offset);

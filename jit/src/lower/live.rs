@@ -3,7 +3,8 @@
 //! What is not live where control comes together is not kept: on every way it is overwritten first, or the region is left, for
 //! which memory has it.
 
-use super::{paged, x87};
+use super::paged::Loop;
+use super::x87;
 use crate::region::{Block, Region};
 use egret_isa::ir::Op;
 use egret_isa::ops::Width;
@@ -37,10 +38,9 @@ impl Regs {
 /// they take them from memory, and everything else only has more values alive than the host has registers.
 const LARGEST: usize = 64;
 
-/// For each block the registers that are values where control comes together at it, given the blocks' IR: in loops those that the
-/// loop uses. Elsewhere memory has all.
-pub(super) fn kept<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
-    let loops = paged::loops(region, LARGEST);
+/// For each block the registers that are values where control comes together at it, given the region's loops and the blocks' IR: in
+/// loops those that the loop uses. Elsewhere memory has all.
+pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
     let mut kept = vec![Regs::default(); region.blocks.len()];
     if loops.is_empty() {
         return kept;
@@ -48,7 +48,7 @@ pub(super) fn kept<'a>(region: &Region, ops: impl Fn(usize) -> &'a [Op]) -> Vec<
     let live = live(region, &ops);
     let used: Vec<Regs> = (0..kept.len()).map(|n| used(ops(n))).collect();
     // From small to large: the outermost decides.
-    for body in loops {
+    for body in loops.iter().filter(|l| l.insns <= LARGEST).map(|l| l.body) {
         let blocks = || (0..kept.len().min(64)).filter(|n| body >> n & 1 != 0);
         let all = blocks().fold(Regs::default(), |all, n| all.or(used[n]));
         for n in blocks() {

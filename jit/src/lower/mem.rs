@@ -2,9 +2,9 @@
 
 use super::nearby::Checked;
 use super::paged::Slot;
-use super::{Lower, Lv, ty, vec};
+use super::{Lower, Lv, from_state, ty, vec};
 use crate::helpers::describe;
-use crate::vm::{STATE_BIAS, Stubs, exit};
+use crate::vm::{Stubs, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I32, I64};
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, MemFlagsData, Value};
@@ -248,14 +248,14 @@ impl Lower<'_, '_> {
     /// Goes to `ok` with the addend of a linear address if the TLB has it and `size` bytes do not cross into the next page, else
     /// to `cold`.
     pub(super) fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
-        let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) } - STATE_BIAS as usize;
+        let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
         let entry = self.tlb_entry(linear);
         let last = if size > 1 { self.b.ins().iadd_imm_s(linear, i64::from(size) - 1) } else { linear };
         let page = self.b.ins().band_imm_s(last, !0xfff);
         let key = self.load_state(I64, offset_of!(State, tlb_key));
         let wanted = self.b.ins().bor(page, key);
-        let addend = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, addend)) as i32);
-        let tag = self.b.ins().load(I64, self.places.tlb, entry, (array + offset_of!(Entry, tag)) as i32);
+        let addend = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(Entry, addend)));
+        let tag = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(Entry, tag)));
         let hit = self.b.ins().icmp(IntCC::Equal, wanted, tag);
         self.b.ins().brif(hit, ok, &[addend.into()], cold, &[]);
     }

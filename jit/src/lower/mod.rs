@@ -3,7 +3,7 @@
 //! XMM and YMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
 //! reads. General registers are kept as values and stored before the next access to memory (in small loops and long blocks only
 //! where the region is left, blocks join or the CPU is called), arithmetic flags where the region is left or blocks join that need
-//! them. So at any instruction the state in memory is precise but for those, the instruction pointer and the
+//! them. Where blocks join, values are kept in loops only ([`live`]); elsewhere registers are taken from memory again. So at any instruction the state in memory is precise but for those, the instruction pointer and the
 //! budget, which the cold way out puts there.
 
 mod control;
@@ -86,6 +86,11 @@ pub(crate) fn ty(w: Width) -> Type {
         Width::D => I32,
         Width::Q => I64,
     }
+}
+
+/// The displacement of an offset in [`State`] from the pointer that compiled code has.
+fn from_state(offset: usize) -> i32 {
+    (offset as i64 - STATE_BIAS) as i32
 }
 
 /// Memory flags by what lies there; the kinds never overlap.
@@ -232,6 +237,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         b.seal_block(first);
         let (state, entry) = (b.block_params(first)[0], b.block_params(first)[1]);
         let plans = plan::plan(region);
+        let loops = paged::loops(region);
         let clif = (0..region.blocks.len()).map(|_| b.create_block()).collect();
         let mut shared = |types: &[Type]| {
             let block = b.create_block();
@@ -251,11 +257,11 @@ impl<'a, 'f> Lower<'a, 'f> {
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
             ymm: std::array::from_fn(|_| var(&mut b, vec::X)),
-            keeps: live::kept(region, |n| &plans[n].ir.ops),
+            keeps: live::kept(region, &loops, |n| &plans[n].ir.ops),
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
-            sites: paged::sites(region, &plans),
-            looping: paged::loops(region, paged::LARGEST).into_iter().fold(0, |all, body| all | body),
+            looping: paged::small(&loops).iter().fold(0, |all, body| all | body),
+            sites: paged::sites(&loops, &plans),
             slots: Vec::new(),
             op_at: 0,
             inner: region.entries.iter().map(|_| b.create_block()).collect(),
@@ -315,11 +321,11 @@ impl<'a, 'f> Lower<'a, 'f> {
     }
 
     fn load_state(&mut self, t: Type, offset: usize) -> Value {
-        self.b.ins().load(t, self.places.state, self.state, (offset as i64 - STATE_BIAS) as i32)
+        self.b.ins().load(t, self.places.state, self.state, from_state(offset))
     }
 
     fn store_state(&mut self, v: Value, offset: usize) {
-        self.b.ins().store(self.places.state, v, self.state, (offset as i64 - STATE_BIAS) as i32);
+        self.b.ins().store(self.places.state, v, self.state, from_state(offset));
     }
 
     /// The function's beginning: goes to the entry asked for, with all registers loaded.
@@ -392,13 +398,20 @@ impl<'a, 'f> Lower<'a, 'f> {
         }
     }
 
+    /// A variable's value, which memory has if the variable does not.
+    fn value(&mut self, had: bool, var: Variable, t: Type, at: usize) -> Value {
+        if !had {
+            let v = self.load_state(t, at);
+            self.b.def_var(var, v);
+        }
+        self.b.use_var(var)
+    }
+
     /// A general register.
     pub(super) fn gpr_value(&mut self, r: usize) -> Value {
-        if self.have.gpr >> r & 1 == 0 {
-            let v = self.load_state(I64, offset_of!(State, gpr) + 8 * r);
-            self.set_gpr_value(r, v);
-        }
-        self.b.use_var(self.gpr[r])
+        let had = self.have.gpr >> r & 1 != 0;
+        self.have.gpr |= 1 << r;
+        self.value(had, self.gpr[r], I64, offset_of!(State, gpr) + 8 * r)
     }
 
     pub(super) fn set_gpr_value(&mut self, r: usize, v: Value) {
@@ -408,32 +421,22 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     /// The lower half of a vector register.
     pub(super) fn xmm_value(&mut self, r: usize) -> Value {
-        if self.have.xmm >> r & 1 == 0 {
-            let v = self.load_state(vec::X, offset_of!(State, xmm) + 16 * r);
-            self.have.xmm |= 1 << r;
-            self.b.def_var(self.xmm[r], v);
-        }
-        self.b.use_var(self.xmm[r])
+        let had = self.have.xmm >> r & 1 != 0;
+        self.have.xmm |= 1 << r;
+        self.value(had, self.xmm[r], vec::X, offset_of!(State, xmm) + 16 * r)
     }
 
     /// Its upper half.
     pub(super) fn ymm_value(&mut self, r: usize) -> Value {
-        if self.have.ymm >> r & 1 == 0 {
-            let v = self.load_state(vec::X, offset_of!(State, ymm_hi) + 16 * r);
-            self.have.ymm |= 1 << r;
-            self.b.def_var(self.ymm[r], v);
-        }
-        self.b.use_var(self.ymm[r])
+        let had = self.have.ymm >> r & 1 != 0;
+        self.have.ymm |= 1 << r;
+        self.value(had, self.ymm[r], vec::X, offset_of!(State, ymm_hi) + 16 * r)
     }
 
     /// The budget as it was last brought up to date.
     pub(super) fn budget_value(&mut self) -> Value {
-        if !self.have.budget {
-            let v = self.load_state(I64, offset_of!(State, budget));
-            self.have.budget = true;
-            self.b.def_var(self.budget, v);
-        }
-        self.b.use_var(self.budget)
+        let had = std::mem::replace(&mut self.have.budget, true);
+        self.value(had, self.budget, I64, offset_of!(State, budget))
     }
 
     /// Memory has newer values of all registers.

@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 const MOST: usize = 2;
 const MOST_IN_ALL: usize = 4;
 /// Instructions of the largest loop that is worth it: longer ones need the host's registers for their own.
-pub(super) const LARGEST: usize = 16;
+const LARGEST: usize = 16;
 /// Table indices below this are taken to stay in a page.
 const SMALL: u64 = 256;
 
@@ -31,10 +31,10 @@ pub(super) struct Slot {
     limit: Variable,
 }
 
-/// The accesses to be treated so, as numbers of blocks and ops.
-pub(super) fn sites(region: &Region, plans: &[Plan]) -> FxHashMap<(usize, usize), usize> {
+/// The accesses to be treated so in a region with these loops, as numbers of blocks and ops.
+pub(super) fn sites(loops: &[Loop], plans: &[Plan]) -> FxHashMap<(usize, usize), usize> {
     let mut sites = FxHashMap::default();
-    let loops = loops(region, LARGEST);
+    let loops = small(loops);
     for (number, body) in loops.iter().enumerate() {
         let blocks: Vec<usize> = (0..plans.len().min(64)).filter(|n| body >> n & 1 != 0).collect();
         let steady = steady(&blocks, plans);
@@ -57,8 +57,20 @@ pub(super) fn sites(region: &Region, plans: &[Plan]) -> FxHashMap<(usize, usize)
     sites
 }
 
-/// The natural loops of so many instructions at most, as sets of blocks, small ones first.
-pub(super) fn loops(region: &Region, largest: usize) -> Vec<u64> {
+/// A natural loop.
+pub(super) struct Loop {
+    /// Its blocks, as a set.
+    pub(super) body: u64,
+    pub(super) insns: usize,
+}
+
+/// The blocks of the loops that are worth it, as sets.
+pub(super) fn small(loops: &[Loop]) -> Vec<u64> {
+    loops.iter().filter(|l| l.insns <= LARGEST).map(|l| l.body).collect()
+}
+
+/// The loops of a region, those of few blocks first.
+pub(super) fn loops(region: &Region) -> Vec<Loop> {
     let count = region.blocks.len().min(64);
     let mut preds = vec![0u64; count];
     for n in 0..count {
@@ -83,9 +95,9 @@ pub(super) fn loops(region: &Region, largest: usize) -> Vec<u64> {
         }
         found.insert(head, body);
     }
-    let mut bodies: Vec<u64> = found.into_values().filter(|b| insns(region, *b) <= largest).collect();
-    bodies.sort_unstable_by_key(|b| (b.count_ones(), *b));
-    bodies
+    let mut loops: Vec<Loop> = found.into_values().map(|body| Loop { body, insns: insns(region, body) }).collect();
+    loops.sort_unstable_by_key(|l| (l.body.count_ones(), l.body));
+    loops
 }
 
 fn insns(region: &Region, body: u64) -> usize {

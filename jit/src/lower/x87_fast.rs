@@ -3,9 +3,9 @@
 
 use super::mem::Access;
 use super::x87::Stack;
-use super::{Fl, Lower, Lv, ty};
+use super::{Fl, Lower, Lv, from_state, ty};
 use crate::leaf::{ALL_EXCEPTIONS, Fpu, Source, What};
-use crate::vm::{STATE_BIAS, Vm};
+use crate::vm::Vm;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I16, I32, I64, I64X2};
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
@@ -386,7 +386,7 @@ impl Lower<'_, '_> {
     /// A store that rounds.
     fn store_by(&mut self, what: What, i: &Insn, at: Option<Lv>, memory: Memory, next: Stack) {
         let a = self.st(0);
-        let out = self.b.ins().iadd_imm_s(self.state, offset_of!(State, result) as i64 - STATE_BIAS);
+        let out = self.b.ins().iadd_imm_s(self.state, i64::from(from_state(offset_of!(State, result))));
         let status = self.leaf(what, a, a, out);
         let bytes = memory.bytes() as u8;
         let w = Width::from_bytes(bytes).unwrap_or(Width::Q);
