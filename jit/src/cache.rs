@@ -147,9 +147,9 @@ impl Cache {
         Some(Found { code: region.code, entry: &raw const *entry as u64, rip })
     }
 
-    /// Adds a region whose code was placed. With `over`, entries that others had go to it, and regions left without any are dropped:
-    /// how many. Otherwise it gets those that nobody has.
-    pub fn insert(&mut self, compiled: Compiled, placed: Placed, over: bool) -> usize {
+    /// Adds a region whose code was placed. With `over`, entries that others had go to it, and regions left without any are dropped.
+    /// Otherwise it gets those that nobody has.
+    pub fn insert(&mut self, compiled: Compiled, placed: Placed, over: bool) {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         let calls = compiled.calls.as_ptr() as u64;
@@ -192,7 +192,6 @@ impl Cache {
             self.pages.entry(page).or_default().push(number);
         }
         self.regions.insert(number, region);
-        let before = self.regions.len();
         for loser in losers {
             let entered = self.regions.get(&loser).is_some_and(|r| {
                 r.offsets.iter().any(|o| self.map.get(&(r.page + u64::from(*o), r.ctx)).is_some_and(|(owner, _)| *owner == loser))
@@ -201,7 +200,6 @@ impl Cache {
                 self.kill(loser);
             }
         }
-        before - self.regions.len()
     }
 
     /// The regions of a page.
@@ -210,12 +208,10 @@ impl Cache {
         list.iter().filter_map(|n| self.regions.get(n)).filter(move |r| r.page == page && r.ctx == ctx)
     }
 
-    /// The offsets at which a page's code can be entered, and the addresses of the [`Entry`]s.
+    /// The offsets at which a page's code is entered, and the addresses of the [`Entry`]s.
     pub fn entries_of(&self, page: u64, ctx: Ctx) -> impl Iterator<Item = (u16, u64)> {
-        self.regions_of(page, ctx).filter(|r| r.base.is_none()).flat_map(|r| {
-            let own = r.offsets.iter().zip(&r.entries).filter(|(_, e)| e.code == r.code);
-            own.map(|(offset, entry)| (*offset, &raw const *entry as u64))
-        })
+        let offsets = self.regions_of(page, ctx).flat_map(|r| r.offsets.iter().copied());
+        offsets.filter_map(move |o| Some((o, self.look_far(page + u64::from(o), ctx).filter(|f| f.rip.is_none())?.entry)))
     }
 
     /// What regions a page has.
