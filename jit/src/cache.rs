@@ -32,6 +32,10 @@ impl Installed {
         self.page == page && self.bytes.any(from, len) || self.beyond.as_ref().is_some_and(beyond)
     }
 
+    fn covered(&self) -> Covered {
+        Covered { entries: self.offsets.clone(), outs: self.outs.clone() }
+    }
+
     /// The pages it was made from.
     fn pages(&self) -> impl Iterator<Item = u64> {
         let beyond = self.beyond.as_ref().and_then(|b| b.page).filter(|p| *p != self.page);
@@ -216,7 +220,17 @@ impl Cache {
 
     /// What regions a page has.
     pub fn covered(&self, page: u64, ctx: Ctx) -> Vec<Covered> {
-        self.regions_of(page, ctx).map(|r| Covered { entries: r.offsets.clone(), outs: r.outs.clone() }).collect()
+        self.regions_of(page, ctx).map(Installed::covered).collect()
+    }
+
+    /// The region that has the instruction at a physical address, with the offsets it was made from, and the page's others.
+    pub fn parted(&self, phys: u64, ctx: Ctx) -> Option<((Covered, Vec<u16>), Vec<Covered>)> {
+        let page = phys & !0xfff;
+        let owner = self.map.get(&(phys, ctx)).and_then(|(n, _)| self.regions.get(n));
+        let own = owner.or_else(|| self.regions_of(page, ctx).find(|r| r.bytes.any((phys & 0xfff) as usize, 1)))?;
+        let others = self.regions_of(page, ctx).filter(|r| r.code != own.code).map(Installed::covered).collect();
+        let known = self.regions_of(page, ctx).flat_map(|r| r.bytes.iter()).map(|at| at as u16).collect();
+        Some(((own.covered(), known), others))
     }
 
     /// Whether a region has the instruction at a physical address, as an entry or not.

@@ -79,8 +79,10 @@ const SEGMENTS: usize = 4;
 const MAX_RESTLESS: usize = 1 << 16;
 /// Kills of a page's code before it has to get hotter.
 const PATIENCE: u32 = 3;
-/// So many regions of a page are made one.
-const MANY: usize = 8;
+/// So many of its samples in a page make a loop worth being one region, and every further doubling.
+const HOT_PAGE: u32 = 16;
+/// Pages that samples are counted for.
+const MAX_SAMPLES: usize = 1 << 14;
 
 /// Blocks entered less than this fraction of the threshold are left out of regions.
 const WARM: u32 = 16;
@@ -142,6 +144,8 @@ pub struct JitEngine {
     refused: FxHashSet<Key>,
     /// How often regions of a page were killed by writes: code that keeps changing has to get hotter each time.
     restless: FxHashMap<u64, u32>,
+    /// How often a page was where the CPU was when its time was up.
+    samples: FxHashMap<Key, u32>,
     link: bool,
     counters: Counters,
     dump: Option<Dump>,
@@ -193,6 +197,7 @@ impl JitEngine {
             pending: FxHashSet::default(),
             refused: FxHashSet::default(),
             restless: FxHashMap::default(),
+            samples: FxHashMap::default(),
             link: false,
             counters: Counters::default(),
             dump: Dump::from_env(),
@@ -469,6 +474,9 @@ impl Engine for JitEngine {
         self.vm.fpu.selectors = if cpu.model().has(Feature::FcsFds) { 0 } else { u16::MAX };
         let exit = self.run_loop(cpu);
         cpu.state.engine = 0;
+        if exit == Exit::Budget {
+            self.sample(cpu);
+        }
         exit
     }
 

@@ -1,5 +1,6 @@
 //! What is compiled together: the reachable blocks of one guest page from given entries.
 
+use crate::lower::kept_loops;
 use crate::vm::CallSite;
 use egret_isa::Features;
 use egret_isa::decode::{self, Decoded};
@@ -41,6 +42,8 @@ pub struct Request {
     pub known: Vec<u16>,
     /// The regions that the page has already: where they can be entered, code goes over to them.
     pub covered: Vec<Covered>,
+    /// Whether those of them that lead here and are led to from here are made one with what is asked for.
+    pub merge: bool,
     /// What follows the page, for the instructions that reach into it. Without it they are left out.
     pub beyond: Option<Beyond>,
 }
@@ -296,8 +299,10 @@ impl Region {
     #[must_use]
     pub fn find(request: &Request) -> Option<Region> {
         let region = Region::reached(request, &request.entries, &request.covered)?;
-        // Regions that lead here and are led to from here are parts of a loop: it is made one.
-        let round = around(&request.covered, &region);
+        if !request.merge {
+            return Some(region);
+        }
+        let round = around(&request.covered, &region.entries, &region.outs());
         let pick = |wanted: bool| {
             let all = request.covered.iter().zip(&round);
             all.filter(|(_, r)| **r == wanted).map(|(c, _)| c.clone()).collect::<Vec<Covered>>()
@@ -346,7 +351,21 @@ impl Region {
         }
         region.entries = entries;
         region.order();
+        region.enter_at_joins();
         Some(region)
+    }
+
+    /// Makes entries of the blocks where ways join, so that other code can go there instead of having a copy. Registers are in memory
+    /// there, but for small loops: those are entered where they begin.
+    fn enter_at_joins(&mut self) {
+        let loops = kept_loops(self);
+        let inside = |n: usize| loops.iter().any(|body| body >> n & 1 != 0 && body.trailing_zeros() as usize != n);
+        for n in 0..self.blocks.len() {
+            if self.blocks[n].preds > 1 && self.blocks[n].entry.is_none() && !inside(n) {
+                self.blocks[n].entry = Some(self.entries.len());
+                self.entries.push(self.blocks[n].start);
+            }
+        }
     }
 
     /// Those of some entries that blocks before them lead to, directly and within the region. Where loops begin is left out:
@@ -456,8 +475,8 @@ impl Region {
     }
 }
 
-/// Which regions a new one leads to and is led to from, by way of each other or not.
-fn around(covered: &[Covered], new: &Region) -> Vec<bool> {
+/// Which regions one with these entries and ways out leads to and is led to from, by way of each other or not: parts of a loop.
+pub(crate) fn around(covered: &[Covered], entries: &[u16], outs: &[u16]) -> Vec<bool> {
     let meets = |outs: &[u16], entries: &[u16]| outs.iter().any(|at| entries.contains(at));
     let closure = |near: &dyn Fn(&Covered) -> bool, step: &dyn Fn(&Covered, &Covered) -> bool| {
         let mut set: Vec<bool> = covered.iter().map(near).collect();
@@ -469,9 +488,8 @@ fn around(covered: &[Covered], new: &Region) -> Vec<bool> {
             }
         }
     };
-    let outs = new.outs();
-    let after = closure(&|c| meets(&outs, &c.entries), &|from, to| meets(&from.outs, &to.entries));
-    let before = closure(&|c| meets(&c.outs, &new.entries), &|to, from| meets(&from.outs, &to.entries));
+    let after = closure(&|c| meets(outs, &c.entries), &|from, to| meets(&from.outs, &to.entries));
+    let before = closure(&|c| meets(&c.outs, entries), &|to, from| meets(&from.outs, &to.entries));
     after.iter().zip(before).map(|(a, b)| *a && b).collect()
 }
 

@@ -1,12 +1,20 @@
 //! What the engine asks its compilers for, and what it does with what they made.
 
-use super::{JitEngine, MANY, PATIENCE, WARM};
+use super::{HOT_PAGE, JitEngine, MAX_SAMPLES, PATIENCE, WARM};
 use crate::compile::{CompileError, Compiled};
 use crate::queue::{Key, Queue};
-use crate::region::{Beyond, MAX_ENTRIES, PAGE, Request};
+use crate::region::{Beyond, Covered, MAX_ENTRIES, PAGE, Request, around};
 use egret_cpu::{Cpu, GuestRam, Phys};
 use egret_isa::decode::MAX_LEN;
 use egret_isa::insn::{Ctx, Mode};
+
+/// What is to be compiled of a page: see [`Request`].
+struct What {
+    entries: Vec<u16>,
+    known: Vec<u16>,
+    covered: Vec<Covered>,
+    merge: bool,
+}
 
 impl JitEngine {
     /// Asks for a block that got hot to be compiled.
@@ -60,19 +68,7 @@ impl JitEngine {
         if kills > 0 && heat < self.options.threshold.saturating_mul(8).saturating_mul(1 << kills.min(20)) {
             return;
         }
-        let mut bytes = Box::new([0u8; PAGE]);
-        if !cpu.ram.read(Phys(page), &mut bytes[..]) {
-            return;
-        }
         let ctx = cpu.state.ctx;
-        let offset = (phys & 0xfff) as u16;
-        let mut entries = vec![offset];
-        // Code goes over to what there is already, but what has become many small regions is made one.
-        let mut covered = self.cache.covered(page, ctx);
-        if covered.len() >= MANY {
-            entries.extend(covered.drain(..).flat_map(|c| c.entries).filter(|o| *o != offset).take(MAX_ENTRIES));
-        }
-        let base = (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff);
         // Blocks that hardly ever run are not worth compiling along.
         let warm = self.options.threshold / WARM;
         let known = if self.options.unreached {
@@ -80,9 +76,32 @@ impl JitEngine {
         } else {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
-        let beyond = self.beyond(cpu, phys);
-        let request =
-            Request { page, ctx, features: cpu.model().features(), base, bytes, entries, soft: Vec::new(), known, covered, beyond };
+        // Code goes over to what there is already.
+        let what = What { entries: vec![(phys & 0xfff) as u16], known, covered: self.cache.covered(page, ctx), merge: false };
+        self.compile(cpu, phys, heat, what);
+    }
+
+    /// Has code compiled, now or later.
+    fn compile(&mut self, cpu: &mut Cpu, phys: u64, heat: u32, what: What) {
+        let (key, page) = ((phys, cpu.state.ctx), phys & !0xfff);
+        let mut bytes = Box::new([0u8; PAGE]);
+        if !cpu.ram.read(Phys(page), &mut bytes[..]) {
+            return;
+        }
+        let base = (key.1.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(phys & 0xfff) & 0xffff_ffff);
+        let request = Request {
+            page,
+            ctx: key.1,
+            features: cpu.model().features(),
+            base,
+            bytes,
+            entries: what.entries,
+            soft: Vec::new(),
+            known: what.known,
+            covered: what.covered,
+            merge: what.merge,
+            beyond: self.beyond(cpu, phys),
+        };
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);
             self.finished(cpu, key, result);
@@ -91,6 +110,29 @@ impl JitEngine {
             for dropped in queue.push(heat, key, request) {
                 self.pending.remove(&page_of(dropped));
             }
+        }
+    }
+
+    /// Called now and then with the CPU where its time goes: when that is in a loop that lies in several regions, it is made one.
+    pub(super) fn sample(&mut self, cpu: &mut Cpu) {
+        let Some(phys) = cpu.fetch_known(cpu.linear_ip()) else { return };
+        let key = (phys, cpu.state.ctx);
+        if self.samples.len() >= MAX_SAMPLES {
+            self.samples.clear();
+        }
+        let count = self.samples.entry(page_of(key)).or_default();
+        *count += 1;
+        if *count >= HOT_PAGE && count.is_power_of_two() && key.1.mode() != Mode::M16 && !self.pending.contains(&page_of(key)) {
+            self.merge(cpu, key);
+        }
+    }
+
+    #[cold]
+    fn merge(&mut self, cpu: &mut Cpu, (phys, ctx): Key) {
+        let Some(((own, known), covered)) = self.cache.parted(phys, ctx) else { return };
+        if around(&covered, &own.entries, &own.outs).contains(&true) {
+            let entries = own.entries.into_iter().take(MAX_ENTRIES).collect();
+            self.compile(cpu, phys, 0, What { entries, known, covered, merge: true });
         }
     }
 

@@ -3,7 +3,7 @@
 //! What is not live where control comes together is not kept: on every way it is overwritten first, or the region is left, for
 //! which memory has it.
 
-use super::paged::Loop;
+use super::paged::{self, Loop};
 use super::x87;
 use crate::region::{Block, Region};
 use egret_isa::ir::Op;
@@ -37,6 +37,11 @@ impl Regs {
 /// Instructions of the largest loop that keeps its registers where control comes together in it: longer ones lose little when
 /// they take them from memory, and everything else only has more values alive than the host has registers.
 const LARGEST: usize = 64;
+
+/// The blocks of the loops that keep registers in values, each as a set.
+pub(crate) fn kept_loops(region: &Region) -> Vec<u64> {
+    paged::loops(region).into_iter().filter(|l| l.insns <= LARGEST).map(|l| l.body).collect()
+}
 
 /// For each block the registers that are values where control comes together at it, given the region's loops and the blocks' IR: in
 /// loops those that the loop uses. Elsewhere memory has all.

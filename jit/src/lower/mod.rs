@@ -22,6 +22,7 @@ mod vec;
 mod x87;
 mod x87_fast;
 
+pub(crate) use live::kept_loops;
 pub(crate) use ops::lowerable;
 
 use crate::region::{PAGE, Region};
