@@ -223,14 +223,18 @@ impl Cache {
         self.regions_of(page, ctx).map(Installed::covered).collect()
     }
 
-    /// The region that has the instruction at a physical address, with the offsets it was made from, and the page's others.
-    pub fn parted(&self, phys: u64, ctx: Ctx) -> Option<((Covered, Vec<u16>), Vec<Covered>)> {
+    /// The region that has the instruction at a physical address, and the page's others.
+    pub fn parted(&self, phys: u64, ctx: Ctx) -> Option<(Covered, Vec<Covered>)> {
         let page = phys & !0xfff;
         let owner = self.map.get(&(phys, ctx)).and_then(|(n, _)| self.regions.get(n));
         let own = owner.or_else(|| self.regions_of(page, ctx).find(|r| r.bytes.any((phys & 0xfff) as usize, 1)))?;
         let others = self.regions_of(page, ctx).filter(|r| r.code != own.code).map(Installed::covered).collect();
-        let known = self.regions_of(page, ctx).flat_map(|r| r.bytes.iter()).map(|at| at as u16).collect();
-        Some(((own.covered(), known), others))
+        Some((own.covered(), others))
+    }
+
+    /// The offsets of all bytes that a page's regions were made from.
+    pub fn compiled_offsets(&self, page: u64, ctx: Ctx) -> Vec<u16> {
+        self.regions_of(page, ctx).flat_map(|r| r.bytes.iter()).map(|at| at as u16).collect()
     }
 
     /// Whether a region has the instruction at a physical address, as an entry or not.

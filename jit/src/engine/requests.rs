@@ -129,9 +129,10 @@ impl JitEngine {
 
     #[cold]
     fn merge(&mut self, cpu: &mut Cpu, (phys, ctx): Key) {
-        let Some(((own, known), covered)) = self.cache.parted(phys, ctx) else { return };
+        let Some((own, covered)) = self.cache.parted(phys, ctx) else { return };
         if around(&covered, &own.entries, &own.outs).contains(&true) {
             let entries = own.entries.into_iter().take(MAX_ENTRIES).collect();
+            let known = self.cache.compiled_offsets(phys & !0xfff, ctx);
             self.compile(cpu, phys, 0, What { entries, known, covered, merge: true });
         }
     }
