@@ -111,7 +111,7 @@ fn compiling(c: &mut Criterion) {
             soft: vec![],
             known: vec![0],
             covered: vec![],
-            merge: false,
+            merge: None,
             beyond: None,
         };
         group.throughput(Throughput::Elements(n as u64));

@@ -223,13 +223,13 @@ impl Cache {
         self.regions_of(page, ctx).map(Installed::covered).collect()
     }
 
-    /// The region that has the instruction at a physical address, and the page's others.
-    pub fn parted(&self, phys: u64, ctx: Ctx) -> Option<(Covered, Vec<Covered>)> {
+    /// The region that has the instruction at a physical address, how many instructions it is, and the page's others.
+    pub fn parted(&self, phys: u64, ctx: Ctx) -> Option<(Covered, usize, Vec<Covered>)> {
         let page = phys & !0xfff;
         let owner = self.map.get(&(phys, ctx)).and_then(|(n, _)| self.regions.get(n));
         let own = owner.or_else(|| self.regions_of(page, ctx).find(|r| r.bytes.any((phys & 0xfff) as usize, 1)))?;
         let others = self.regions_of(page, ctx).filter(|r| r.code != own.code).map(Installed::covered).collect();
-        Some((own.covered(), others))
+        Some((own.covered(), own.insns, others))
     }
 
     /// The offsets of all bytes that a page's regions were made from.

@@ -24,6 +24,9 @@ pub enum CompileError {
     /// The region has no instruction that can be compiled.
     #[error("nothing to compile")]
     Empty,
+    /// What was to be made one is too large for that.
+    #[error("nothing is gained")]
+    Pointless,
     /// Cranelift refused the code.
     #[error("Cranelift: {0}")]
     Codegen(String),
@@ -128,6 +131,9 @@ impl Compiler {
     fn make(&mut self, request: Request, quick: bool) -> Result<Compiled, CompileError> {
         let start = Instant::now();
         let region = Region::find(&request).ok_or(CompileError::Empty)?;
+        if request.merge.is_some_and(|n| region.insns() <= n) {
+            return Err(CompileError::Pointless);
+        }
         // The guest chooses what is compiled: what panics here, be it Cranelift, must cost no more than the region.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let calls = self.lower(&region);

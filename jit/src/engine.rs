@@ -79,7 +79,7 @@ const SEGMENTS: usize = 4;
 const MAX_RESTLESS: usize = 1 << 16;
 /// Kills of a page's code before it has to get hotter.
 const PATIENCE: u32 = 3;
-/// So many of its samples in a page make a loop worth being one region, and every further doubling.
+/// So many of its samples in a page make a loop worth being one region, and every further four times as many; a power of four.
 const HOT_PAGE: u32 = 16;
 /// Pages that samples are counted for.
 const MAX_SAMPLES: usize = 1 << 14;

@@ -239,7 +239,7 @@ mod tests {
             soft: vec![],
             known: vec![],
             covered: vec![],
-            merge: false,
+            merge: None,
             beyond: None,
         };
         Job { key: (n << 12, Ctx(2)), since: Instant::now(), request }

@@ -17,7 +17,7 @@ pub const MAX_INSNS: usize = 500;
 /// Most targets of indirect jumps that are guessed.
 const MAX_GUESSED: usize = 24;
 /// Most entries that a region takes over from others.
-pub const MAX_ENTRIES: usize = 24;
+pub const MAX_ENTRIES: usize = 48;
 /// Most blocks in a region.
 pub const MAX_BLOCKS: usize = 64;
 
@@ -42,8 +42,8 @@ pub struct Request {
     pub known: Vec<u16>,
     /// The regions that the page has already: where they can be entered, code goes over to them.
     pub covered: Vec<Covered>,
-    /// Whether those of them that lead here and are led to from here are made one with what is asked for.
-    pub merge: bool,
+    /// Those of them that lead here and are led to from here are made one with what is asked for, which is so many instructions now.
+    pub merge: Option<usize>,
     /// What follows the page, for the instructions that reach into it. Without it they are left out.
     pub beyond: Option<Beyond>,
 }
@@ -299,7 +299,7 @@ impl Region {
     #[must_use]
     pub fn find(request: &Request) -> Option<Region> {
         let region = Region::reached(request, &request.entries, &request.covered)?;
-        if !request.merge {
+        if request.merge.is_none() {
             return Some(region);
         }
         let round = around(&request.covered, &region.entries, &region.outs());

@@ -100,7 +100,7 @@ fn listing(code: Code) -> String {
         soft: vec![],
         known: vec![0],
         covered: vec![],
-        merge: false,
+        merge: None,
         beyond: None,
     };
     let mut compiler = Compiler::new(Tuning { verify: false, ..Tuning::default() }).expect("a compiler for this host");

@@ -13,7 +13,7 @@ struct What {
     entries: Vec<u16>,
     known: Vec<u16>,
     covered: Vec<Covered>,
-    merge: bool,
+    merge: Option<usize>,
 }
 
 impl JitEngine {
@@ -77,7 +77,7 @@ impl JitEngine {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
         // Code goes over to what there is already.
-        let what = What { entries: vec![(phys & 0xfff) as u16], known, covered: self.cache.covered(page, ctx), merge: false };
+        let what = What { entries: vec![(phys & 0xfff) as u16], known, covered: self.cache.covered(page, ctx), merge: None };
         self.compile(cpu, phys, heat, what);
     }
 
@@ -122,18 +122,23 @@ impl JitEngine {
         }
         let count = self.samples.entry(page_of(key)).or_default();
         *count += 1;
-        if *count >= HOT_PAGE && count.is_power_of_two() && key.1.mode() != Mode::M16 && !self.pending.contains(&page_of(key)) {
+        if *count >= HOT_PAGE
+            && count.is_power_of_two()
+            && count.trailing_zeros() % 2 == 0
+            && key.1.mode() != Mode::M16
+            && !self.pending.contains(&page_of(key))
+        {
             self.merge(cpu, key);
         }
     }
 
     #[cold]
     fn merge(&mut self, cpu: &mut Cpu, (phys, ctx): Key) {
-        let Some((own, covered)) = self.cache.parted(phys, ctx) else { return };
+        let Some((own, insns, covered)) = self.cache.parted(phys, ctx) else { return };
         if around(&covered, &own.entries, &own.outs).contains(&true) {
             let entries = own.entries.into_iter().take(MAX_ENTRIES).collect();
             let known = self.cache.compiled_offsets(phys & !0xfff, ctx);
-            self.compile(cpu, phys, 0, What { entries, known, covered, merge: true });
+            self.compile(cpu, phys, 0, What { entries, known, covered, merge: Some(insns) });
         }
     }
 
@@ -169,6 +174,7 @@ impl JitEngine {
                 }
                 self.install(cpu, compiled, true);
             }
+            Err(CompileError::Pointless) => {}
             Err(_) => {
                 self.counters.failed += 1;
                 if self.refused.len() > 4096 {

@@ -144,7 +144,10 @@ impl Store {
         let mut now = None;
         for key in record::keys_at((ctx, features), offset as u16, &start[..len]) {
             let Some(candidates) = self.by_entry.get(&key).cloned() else { continue };
-            for n in candidates.into_iter().rev().take(MOST_CANDIDATES) {
+            // The newest ones, the largest first: what is hot was made one.
+            let mut newest: Vec<u32> = candidates.into_iter().rev().take(MOST_CANDIDATES).collect();
+            newest.sort_by_key(|n| std::cmp::Reverse(self.size(*n)));
+            for n in newest {
                 let now = match &now {
                     Some(now) => now,
                     None => {
@@ -163,6 +166,15 @@ impl Store {
             }
         }
         None
+    }
+
+    /// Bytes in a record.
+    fn size(&self, n: u32) -> usize {
+        match self.records.get(n as usize).map(|k| &k.place) {
+            Some(Place::File { len, .. }) => *len as usize,
+            Some(Place::Memory { number }) => self.fresh.get(*number as usize).map_or(0, |(blob, _)| blob.len()),
+            None => 0,
+        }
     }
 
     /// A record's region if it was made from these bytes.

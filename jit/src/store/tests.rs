@@ -52,7 +52,7 @@ fn compiled(n: u8) -> Compiled {
         soft: vec![],
         known: vec![offset],
         covered: vec![],
-        merge: false,
+        merge: None,
         beyond: None,
     };
     compiler.compile(request).unwrap()
