@@ -209,6 +209,44 @@ fn one_page_at_two_addresses() {
     );
 }
 
+/// The stack's page leads elsewhere in every other round, and back.
+#[test]
+fn a_stack_that_moves() {
+    const TABLE: u64 = 0x7_0000;
+    const TOP: u64 = STACK - 0x108;
+    const PTE: u64 = TABLE + 8 * (TOP >> 12);
+    check(
+        |b| {
+            b.put(TABLES + 0x2000 + 8 * (ALIAS >> 21), 8, TABLE | 7);
+            b.put(PTE, 8, TOP & !0xfff | 7);
+            b.cpu.flush_tlb();
+            b.asm(|a| {
+                let (mut again, mut twice) = (a.create_label(), a.create_label());
+                a.mov(rsp, ALIAS + TOP + 8).unwrap();
+                a.mov(ecx, ROUNDS).unwrap();
+                a.set_label(&mut again).unwrap();
+                // The first one has to look for the page, the second knows it.
+                a.mov(edx, 2).unwrap();
+                a.set_label(&mut twice).unwrap();
+                a.push(rcx).unwrap();
+                a.pop(rax).unwrap();
+                a.dec(edx).unwrap();
+                a.jnz(twice).unwrap();
+                a.add(rbx, qword_ptr(TOP)).unwrap();
+                a.sub(rax, rcx).unwrap();
+                a.add(r15, rax).unwrap();
+                a.xor(qword_ptr(PTE), 1 << 21).unwrap();
+                a.invlpg(ptr(ALIAS + TOP)).unwrap();
+                a.dec(ecx).unwrap();
+                a.jnz(again).unwrap();
+                a.hlt().unwrap();
+            });
+        },
+        u64::from((1..=ROUNDS).filter(|n| n % 2 == 0).sum::<u32>() * 2),
+        0,
+    );
+}
+
 /// A device with code in its registers: ADD EBX, imm8; RET.
 struct Rom(u8);
 

@@ -298,7 +298,7 @@ impl Cpu {
             match mail {
                 Mail::Protect(page) => {
                     if let Some(host) = self.ram.host(Phys(page), 0x1000) {
-                        self.state.tlb.clear_writes_to(host as u64);
+                        self.state.forget_writes_to(host as u64);
                     }
                 }
                 Mail::Written(at, len) => {
@@ -375,7 +375,7 @@ impl Cpu {
             return;
         }
         if let Some(host) = self.ram.host(Phys(phys & !0xfff), 0x1000) {
-            self.state.tlb.clear_writes_to(host as u64);
+            self.state.forget_writes_to(host as u64);
         }
         let writer = cluster.writers[frame].load(SeqCst);
         if writer != 0 && usize::from(writer) != me + 1 {

@@ -448,7 +448,7 @@ impl Cpu {
         let result = f(self, linear);
         self.cpl = cpl;
         self.state.system_flags |= ac;
-        self.state.tlb_key = key;
+        self.state.set_tlb_key(key);
         result
     }
 

@@ -106,7 +106,7 @@ impl Default for Contexts {
 impl Cpu {
     /// Forgets all translations of all contexts.
     pub fn flush_tlb(&mut self) {
-        self.state.tlb.clear();
+        self.state.forget_translations();
         self.reach.clear();
         let (flushes, flushed) = (self.contexts.flushes, self.contexts.flushed);
         self.contexts = Contexts { flushes, flushed, ..Contexts::default() };
@@ -179,7 +179,7 @@ impl Cpu {
         if large || self.contexts.huge {
             self.flush_tlb();
         } else {
-            self.state.tlb.clear_page(linear);
+            self.state.forget_page(linear);
             let c = &self.contexts;
             let known = c.by_pcid.iter().filter(|(p, _)| *p != Contexts::NO_PCID).map(|(_, n)| *n);
             self.reach.clear_page(linear, known.chain([c.current]));
@@ -223,7 +223,7 @@ impl Cpu {
     pub(crate) fn update_tlb_key(&mut self) {
         let user = u64::from(self.cpl == 3);
         let ac = u64::from(self.flag(rflags::AC) && (user == 0 || self.cr0 & cr0::AM != 0));
-        self.state.tlb_key = self.contexts.current << 2 | ac << 1 | user;
+        self.state.set_tlb_key(self.contexts.current << 2 | ac << 1 | user);
     }
 
     /// Whether data accesses must be aligned now. None of them is in the TLB then.

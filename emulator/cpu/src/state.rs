@@ -1,6 +1,6 @@
 //! The part of the CPU that compiled code reads and writes, in a fixed layout.
 
-use crate::tlb::Tlb;
+use crate::tlb::{StackPage, Tlb};
 use egret_isa::flags::{self, Lazy};
 use egret_isa::insn::{Ctx, Seg};
 use egret_isa::ops::{FlagsOp, Width};
@@ -243,12 +243,14 @@ pub struct State {
     pub mxcsr: u32,
     /// Scratch for compiled code: a slow path's status.
     pub status: u32,
-    /// Scratch for compiled code: a slow path's result.
-    pub result: [u64; 2],
+    /// Where the stack is.
+    pub stack: StackPage,
     /// For the engine that compiles: the address of its own data, 0 when there is none.
     pub engine: u64,
     /// Scratch for compiled code: the instruction pointer that goes with the first byte of the page it runs in.
     pub page: u64,
+    /// Scratch for compiled code: a slow path's result.
+    pub result: [u64; 2],
     /// Segment registers by number.
     pub seg: [SegReg; 6],
     /// RFLAGS without the arithmetic flags.
@@ -276,9 +278,10 @@ impl Default for State {
             tlb_key: 1,
             mxcsr: 0x1f80,
             status: 0,
-            result: [0; 2],
+            stack: StackPage::default(),
             engine: 0,
             page: 0,
+            result: [0; 2],
             seg: [SegReg::real(0, 0xffff, 0x93); 6],
             system_flags: rflags::FIXED,
             xmm: [0; 16],
@@ -294,6 +297,32 @@ impl State {
     #[must_use]
     pub fn rflags(&self) -> u64 {
         self.system_flags | u64::from(self.flags.lazy().flags())
+    }
+
+    /// Forgets all translations.
+    pub(crate) fn forget_translations(&mut self) {
+        self.tlb.clear();
+        self.stack = StackPage::default();
+    }
+
+    /// Forgets the translations of the page of a linear address, in all contexts.
+    pub(crate) fn forget_page(&mut self, linear: u64) {
+        self.tlb.clear_page(linear);
+        self.stack = StackPage::default();
+    }
+
+    /// Forgets every write translation to the host page at `host` (page-aligned).
+    pub(crate) fn forget_writes_to(&mut self, host: u64) {
+        self.tlb.clear_writes_to(host);
+        self.stack = StackPage::default();
+    }
+
+    /// Changes [`Self::tlb_key`].
+    pub(crate) fn set_tlb_key(&mut self, key: u64) {
+        if key != self.tlb_key {
+            self.tlb_key = key;
+            self.stack = StackPage::default();
+        }
     }
 
     /// Whether the four everyday segments are flat.

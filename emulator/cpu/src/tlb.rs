@@ -20,6 +20,25 @@ impl Entry {
     pub const EMPTY: Entry = Entry { tag: 0, addend: 0 };
 }
 
+/// The page that the stack was last written in: a translation from the write array, where it is found with less work.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct StackPage {
+    /// Linear page address.
+    pub page: u64,
+    /// See [`Entry::addend`].
+    pub addend: u64,
+    /// Accesses that begin at less than this many bytes from `page` use it: [`Self::REACH`], or 0 when there is no page.
+    pub limit: u64,
+}
+
+impl StackPage {
+    /// The largest access, in bytes.
+    pub const LARGEST: u8 = 16;
+    /// Where such an access still ends in the page.
+    pub const REACH: u64 = 4097 - Self::LARGEST as u64;
+}
+
 /// The three arrays. Pages of MMIO are in none; pages with translated code in them are not in `write`.
 #[repr(C)]
 pub struct Tlb {

@@ -8,7 +8,7 @@ use crate::vm::{Stubs, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I32, I64};
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, MemFlagsData, Value};
-use egret_cpu::tlb::{ENTRIES, Entry, Tlb};
+use egret_cpu::tlb::{ENTRIES, Entry, StackPage, Tlb};
 use egret_cpu::{SegReg, State};
 use egret_isa::insn::{Ctx, Seg};
 use egret_isa::ir::{Op, Val};
@@ -200,7 +200,8 @@ impl Lower<'_, '_> {
             let low = self.b.ins().band_imm_u(linear, i64::from(size) - 1);
             self.leave_if(low);
         }
-        let slot = self.slot().filter(|_| near.is_none() && beyond.is_none());
+        let stack = near.is_none() && beyond.is_none() && self.in_stack(seg, size);
+        let slot = self.slot().filter(|_| near.is_none() && beyond.is_none() && !stack);
         let (cold, ok) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(cold);
         let param = slot.is_none().then(|| self.b.append_block_param(ok, I64));
@@ -211,6 +212,7 @@ impl Lower<'_, '_> {
                 self.b.ins().brif(beyond, cold, &[], ok, &[addend.into()]);
             }
             (None, Some(slot)) => self.look_in(slot, linear, whole, write, cold, ok),
+            (None, None) if stack => self.look_in_stack(linear, whole, write, cold, ok),
             (None, None) => {
                 if let Some(beyond) = beyond {
                     let inside = self.b.create_block();
@@ -258,6 +260,42 @@ impl Lower<'_, '_> {
         let tag = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(Entry, tag)));
         let hit = self.b.ins().icmp(IntCC::Equal, wanted, tag);
         self.b.ins().brif(hit, ok, &[addend.into()], cold, &[]);
+    }
+
+    /// Whether an access of the instruction being lowered is likely to the stack: not one by way of RBP, which may point anywhere.
+    fn in_stack(&self, seg: Seg, size: u8) -> bool {
+        const RBP: u8 = 5;
+        seg == Seg::Ss && size <= StackPage::LARGEST && self.insn.is_none_or(|(_, i)| !i.has_mem() || i.mem.base != RBP)
+    }
+
+    /// The same as [`Self::look_up`] for an access that is likely in [`State::stack`]; a write makes that its page.
+    fn look_in_stack(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
+        let field = |at: usize| offset_of!(State, stack) + at;
+        let page = self.load_state(I64, field(offset_of!(StackPage, page)));
+        let at = self.b.ins().bxor(linear, page);
+        let limit = self.load_state(I64, field(offset_of!(StackPage, limit)));
+        let addend = self.load_state(I64, field(offset_of!(StackPage, addend)));
+        let near = self.b.ins().icmp(IntCC::UnsignedLessThan, at, limit);
+        let probe = self.b.create_block();
+        self.b.set_cold_block(probe);
+        self.b.ins().brif(near, ok, &[addend.into()], probe, &[]);
+        self.b.seal_block(probe);
+        self.b.switch_to_block(probe);
+        if !write {
+            return self.look_up(linear, size, write, cold, ok);
+        }
+        let found = self.b.create_block();
+        self.b.set_cold_block(found);
+        let addend = self.b.append_block_param(found, I64);
+        self.look_up(linear, size, write, cold, found);
+        self.b.seal_block(found);
+        self.b.switch_to_block(found);
+        let page = self.b.ins().band_imm_s(linear, !0xfff);
+        self.store_state(page, field(offset_of!(StackPage, page)));
+        self.store_state(addend, field(offset_of!(StackPage, addend)));
+        let limit = self.iconst(StackPage::REACH);
+        self.store_state(limit, field(offset_of!(StackPage, limit)));
+        self.b.ins().jump(ok, &[addend.into()]);
     }
 
     /// Asks a helper for the host address and goes on at `ok` with what leads there from the linear one.
