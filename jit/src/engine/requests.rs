@@ -124,7 +124,7 @@ impl JitEngine {
         *count += 1;
         if *count >= HOT_PAGE
             && count.is_power_of_two()
-            && count.trailing_zeros() % 2 == 0
+            && count.trailing_zeros().is_multiple_of(2)
             && key.1.mode() != Mode::M16
             && !self.pending.contains(&page_of(key))
         {
