@@ -75,8 +75,6 @@ pub struct Compiled {
     pub beyond: Option<Beyond>,
     /// Guest instructions.
     pub insns: usize,
-    /// Made without the optimizer.
-    pub quick: bool,
     /// Time it took.
     pub time: Duration,
 }
@@ -171,7 +169,6 @@ impl Compiler {
             call_offsets: calls.into_iter().map(|(at, _)| at).collect(),
             source: request.bytes,
             beyond,
-            quick,
             time: start.elapsed(),
         })
     }

@@ -169,8 +169,7 @@ impl JitEngine {
                 self.counters.insns += compiled.insns as u64;
                 self.counters.code_bytes += compiled.code.len() as u64;
                 self.counters.compile_time += compiled.time;
-                // The next run has time for better code.
-                if let Some(store) = self.store.as_mut().filter(|_| !compiled.quick) {
+                if let Some(store) = &mut self.store {
                     store.add(&compiled);
                 }
                 self.install(cpu, compiled, true);

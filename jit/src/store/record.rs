@@ -175,7 +175,6 @@ impl Parsed<'_> {
             ctx: self.ctx,
             features,
             base: None,
-            quick: false,
             entries: self.entries,
             outs: self.outs,
             code: self.code.to_vec(),
