@@ -223,12 +223,19 @@ impl Cache {
         self.regions_of(page, ctx).map(Installed::covered).collect()
     }
 
-    /// The region that has the instruction at a physical address, how many instructions it is, and the page's others.
-    pub fn parted(&self, phys: u64, ctx: Ctx) -> Option<(Covered, usize, Vec<Covered>)> {
-        let page = phys & !0xfff;
-        let owner = self.map.get(&(phys, ctx)).and_then(|(n, _)| self.regions.get(n));
-        let own = owner.or_else(|| self.regions_of(page, ctx).find(|r| r.bytes.any((phys & 0xfff) as usize, 1)))?;
-        let others = self.regions_of(page, ctx).filter(|r| r.code != own.code).map(Installed::covered).collect();
+    /// The number of the region that has the instruction at a physical address.
+    pub fn number_at(&self, phys: u64, ctx: Ctx) -> Option<u32> {
+        if let Some((number, _)) = self.map.get(&(phys, ctx)) {
+            return Some(*number);
+        }
+        let has = |r: &Installed| r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
+        self.pages.get(&(phys & !0xfff))?.iter().copied().find(|n| self.regions.get(n).is_some_and(has))
+    }
+
+    /// A region, how many instructions it is, and its page's others.
+    pub fn parted(&self, number: u32) -> Option<(Covered, usize, Vec<Covered>)> {
+        let own = self.regions.get(&number)?;
+        let others = self.regions_of(own.page, own.ctx).filter(|r| r.code != own.code).map(Installed::covered).collect();
         Some((own.covered(), own.insns, others))
     }
 

@@ -79,9 +79,10 @@ const SEGMENTS: usize = 4;
 const MAX_RESTLESS: usize = 1 << 16;
 /// Kills of a page's code before it has to get hotter.
 const PATIENCE: u32 = 3;
-/// So many of its samples in a page make a loop worth being one region, and every further four times as many; a power of four.
-const HOT_PAGE: u32 = 16;
-/// Pages that samples are counted for.
+/// So many of its samples in a region make a loop that it is a part of worth being one, and every further four times as many; a power of
+/// four.
+const HOT_REGION: u32 = 16;
+/// Regions that samples are counted for.
 const MAX_SAMPLES: usize = 1 << 14;
 
 /// Blocks entered less than this fraction of the threshold are left out of regions.
@@ -144,8 +145,8 @@ pub struct JitEngine {
     refused: FxHashSet<Key>,
     /// How often regions of a page were killed by writes: code that keeps changing has to get hotter each time.
     restless: FxHashMap<u64, u32>,
-    /// How often a page was where the CPU was when its time was up.
-    samples: FxHashMap<Key, u32>,
+    /// How often a region, by number, was where the CPU was when its time was up.
+    samples: FxHashMap<u32, u32>,
     link: bool,
     counters: Counters,
     dump: Option<Dump>,

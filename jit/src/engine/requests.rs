@@ -1,6 +1,6 @@
 //! What the engine asks its compilers for, and what it does with what they made.
 
-use super::{HOT_PAGE, JitEngine, MAX_SAMPLES, PATIENCE, WARM};
+use super::{HOT_REGION, JitEngine, MAX_SAMPLES, PATIENCE, WARM};
 use crate::compile::{CompileError, Compiled};
 use crate::queue::{Key, Queue};
 use crate::region::{Beyond, Covered, MAX_ENTRIES, PAGE, Request, around};
@@ -117,24 +117,25 @@ impl JitEngine {
     pub(super) fn sample(&mut self, cpu: &mut Cpu) {
         let Some(phys) = cpu.fetch_known(cpu.linear_ip()) else { return };
         let key = (phys, cpu.state.ctx);
+        let Some(number) = self.cache.number_at(key.0, key.1) else { return };
         if self.samples.len() >= MAX_SAMPLES {
             self.samples.clear();
         }
-        let count = self.samples.entry(page_of(key)).or_default();
+        let count = self.samples.entry(number).or_default();
         *count += 1;
-        if *count >= HOT_PAGE
+        if *count >= HOT_REGION
             && count.is_power_of_two()
             && count.trailing_zeros().is_multiple_of(2)
             && key.1.mode() != Mode::M16
             && !self.pending.contains(&page_of(key))
         {
-            self.merge(cpu, key);
+            self.merge(cpu, key, number);
         }
     }
 
     #[cold]
-    fn merge(&mut self, cpu: &mut Cpu, (phys, ctx): Key) {
-        let Some((own, insns, covered)) = self.cache.parted(phys, ctx) else { return };
+    fn merge(&mut self, cpu: &mut Cpu, (phys, ctx): Key, number: u32) {
+        let Some((own, insns, covered)) = self.cache.parted(number) else { return };
         if around(&covered, &own.entries, &own.outs).contains(&true) {
             let entries = own.entries.into_iter().take(MAX_ENTRIES).collect();
             let known = self.cache.compiled_offsets(phys & !0xfff, ctx);
