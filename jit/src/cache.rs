@@ -32,6 +32,11 @@ impl Installed {
         self.page == page && self.bytes.any(from, len) || self.beyond.as_ref().is_some_and(beyond)
     }
 
+    /// Whether it has the instruction at a physical address, as an entry or not.
+    fn has(&self, phys: u64, ctx: Ctx) -> bool {
+        self.page == phys & !0xfff && self.ctx == ctx && self.bytes.any((phys & 0xfff) as usize, 1)
+    }
+
     fn covered(&self) -> Covered {
         Covered { entries: self.offsets.clone(), outs: self.outs.clone() }
     }
@@ -228,8 +233,7 @@ impl Cache {
         if let Some((number, _)) = self.map.get(&(phys, ctx)) {
             return Some(*number);
         }
-        let has = |r: &Installed| r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
-        self.pages.get(&(phys & !0xfff))?.iter().copied().find(|n| self.regions.get(n).is_some_and(has))
+        self.pages.get(&(phys & !0xfff))?.iter().copied().find(|n| self.regions.get(n).is_some_and(|r| r.has(phys, ctx)))
     }
 
     /// A region, how many instructions it is, and its page's others.
@@ -246,7 +250,7 @@ impl Cache {
 
     /// Whether a region has the instruction at a physical address, as an entry or not.
     pub fn covers(&self, phys: u64, ctx: Ctx) -> bool {
-        self.regions_of(phys & !0xfff, ctx).any(|r| r.bytes.any((phys & 0xfff) as usize, 1))
+        self.regions_of(phys & !0xfff, ctx).any(|r| r.has(phys, ctx))
     }
 
     /// Tells the regions that have the instruction at `phys`, which reaches into the next page, where that page is now. `same` says
@@ -255,7 +259,7 @@ impl Cache {
         let list = self.pages.get(&(phys & !0xfff)).cloned().unwrap_or_default();
         for number in list {
             let Some(r) = self.regions.get_mut(&number) else { continue };
-            let here = r.page == phys & !0xfff && r.ctx == ctx && r.bytes.any((phys & 0xfff) as usize, 1);
+            let here = r.has(phys, ctx);
             let Some(beyond) = r.beyond.as_mut().filter(|b| here && b.page != Some(next) && same(&b.bytes)) else { continue };
             let old = beyond.page.replace(next).filter(|p| *p != r.page);
             let code = r.code;

@@ -3,18 +3,10 @@
 use super::{HOT_REGION, JitEngine, MAX_SAMPLES, PATIENCE, WARM};
 use crate::compile::{CompileError, Compiled};
 use crate::queue::{Key, Queue};
-use crate::region::{Beyond, Covered, MAX_ENTRIES, PAGE, Request, around};
+use crate::region::{Beyond, MAX_ENTRIES, PAGE, Request, around};
 use egret_cpu::{Cpu, GuestRam, Phys};
 use egret_isa::decode::MAX_LEN;
 use egret_isa::insn::{Ctx, Mode};
-
-/// What is to be compiled of a page: see [`Request`].
-struct What {
-    entries: Vec<u16>,
-    known: Vec<u16>,
-    covered: Vec<Covered>,
-    merge: Option<usize>,
-}
 
 impl JitEngine {
     /// Asks for a block that got hot to be compiled.
@@ -76,32 +68,35 @@ impl JitEngine {
         } else {
             self.interp.starts(page, ctx).filter(|(_, hits)| *hits >= warm).map(|(o, _)| o).collect()
         };
-        // Code goes over to what there is already.
-        let what = What { entries: vec![(phys & 0xfff) as u16], known, covered: self.cache.covered(page, ctx), merge: None };
-        self.compile(cpu, phys, heat, what);
+        if let Some(request) = self.request_at(cpu, phys) {
+            // Code goes over to what there is already.
+            let covered = self.cache.covered(page, ctx);
+            self.submit(cpu, (phys, ctx), heat, Request { known, covered, ..request });
+        }
     }
 
-    /// Has code compiled, now or later.
-    fn compile(&mut self, cpu: &mut Cpu, phys: u64, heat: u32, what: What) {
-        let (key, page) = ((phys, cpu.state.ctx), phys & !0xfff);
+    /// A request for the block at a physical address, the instruction pointer's; `None` when it does not lie in RAM.
+    fn request_at(&self, cpu: &Cpu, phys: u64) -> Option<Request> {
+        let (page, offset, ctx) = (phys & !0xfff, (phys & 0xfff) as u16, cpu.state.ctx);
         let mut bytes = Box::new([0u8; PAGE]);
-        if !cpu.ram.read(Phys(page), &mut bytes[..]) {
-            return;
-        }
-        let base = (key.1.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(phys & 0xfff) & 0xffff_ffff);
-        let request = Request {
+        cpu.ram.read(Phys(page), &mut bytes[..]).then_some(())?;
+        Some(Request {
             page,
-            ctx: key.1,
+            ctx,
             features: cpu.model().features(),
-            base,
+            base: (ctx.mode() == Mode::M16).then(|| cpu.state.rip.wrapping_sub(offset.into()) & 0xffff_ffff),
             bytes,
-            entries: what.entries,
+            entries: vec![offset],
             soft: Vec::new(),
-            known: what.known,
-            covered: what.covered,
-            merge: what.merge,
+            known: Vec::new(),
+            covered: Vec::new(),
+            merge: None,
             beyond: self.beyond(cpu, phys),
-        };
+        })
+    }
+
+    /// Has a request compiled, now or later.
+    fn submit(&mut self, cpu: &mut Cpu, key: Key, heat: u32, request: Request) {
         if let Some(compiler) = &mut self.compiler {
             let result = compiler.compile(request);
             self.finished(cpu, key, result);
@@ -136,10 +131,12 @@ impl JitEngine {
     #[cold]
     fn merge(&mut self, cpu: &mut Cpu, (phys, ctx): Key, number: u32) {
         let Some((own, insns, covered)) = self.cache.parted(number) else { return };
-        if around(&covered, &own.entries, &own.outs).contains(&true) {
+        if around(&covered, &own.entries, &own.outs).contains(&true)
+            && let Some(request) = self.request_at(cpu, phys)
+        {
             let entries = own.entries.into_iter().take(MAX_ENTRIES).collect();
             let known = self.cache.compiled_offsets(phys & !0xfff, ctx);
-            self.compile(cpu, phys, 0, What { entries, known, covered, merge: Some(insns) });
+            self.submit(cpu, (phys, ctx), 0, Request { entries, known, covered, merge: Some(insns), ..request });
         }
     }
 

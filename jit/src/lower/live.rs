@@ -40,7 +40,7 @@ const LARGEST: usize = 64;
 
 /// The blocks of the loops that keep registers in values, each as a set.
 pub(crate) fn kept_loops(region: &Region) -> Vec<u64> {
-    paged::loops(region).into_iter().filter(|l| l.insns <= LARGEST).map(|l| l.body).collect()
+    paged::up_to(&paged::loops(region), LARGEST)
 }
 
 /// For each block the registers that are values where control comes together at it, given the region's loops and the blocks' IR: in
@@ -53,7 +53,7 @@ pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &
     let live = live(region, &ops);
     let used: Vec<Regs> = (0..kept.len()).map(|n| used(ops(n))).collect();
     // From small to large: the outermost decides.
-    for body in loops.iter().filter(|l| l.insns <= LARGEST).map(|l| l.body) {
+    for body in paged::up_to(loops, LARGEST) {
         let blocks = || (0..kept.len().min(64)).filter(|n| body >> n & 1 != 0);
         let all = blocks().fold(Regs::default(), |all, n| all.or(used[n]));
         for n in blocks() {

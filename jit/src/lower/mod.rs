@@ -3,8 +3,8 @@
 //! XMM and YMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
 //! reads. General registers are kept as values and stored before the next access to memory (in small loops and long blocks only
 //! where the region is left, blocks join or the CPU is called), arithmetic flags where the region is left or blocks join that need
-//! them. Where blocks join, values are kept in loops only ([`live`]); elsewhere registers are taken from memory again. So at any instruction the state in memory is precise but for those, the instruction pointer and the
-//! budget, which the cold way out puts there.
+//! them. Where blocks join, values are kept in loops only ([`live`]); elsewhere registers are taken from memory again. So at any
+//! instruction the state in memory is precise but for those, the instruction pointer and the budget, which the cold way out puts there.
 
 mod control;
 mod dynamic;

@@ -66,7 +66,12 @@ pub(super) struct Loop {
 
 /// The blocks of the loops that are worth it, as sets.
 pub(super) fn small(loops: &[Loop]) -> Vec<u64> {
-    loops.iter().filter(|l| l.insns <= LARGEST).map(|l| l.body).collect()
+    up_to(loops, LARGEST)
+}
+
+/// The blocks of the loops of so many instructions at most, as sets.
+pub(super) fn up_to(loops: &[Loop], insns: usize) -> Vec<u64> {
+    loops.iter().filter(|l| l.insns <= insns).map(|l| l.body).collect()
 }
 
 /// The loops of a region, those of few blocks first.
