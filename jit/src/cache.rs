@@ -51,7 +51,7 @@ impl Installed {
 /// Where to enter compiled code.
 #[derive(Clone, Copy)]
 pub struct Found {
-    /// Address of the function.
+    /// Address of the code.
     pub code: u64,
     /// Its second argument, the address of an [`Entry`].
     pub entry: u64,
@@ -82,11 +82,8 @@ pub struct Cache {
     fast: Box<[Fast]>,
     /// Blocks that have got or lost their code. The engine takes them away.
     pub changes: Vec<Change>,
-    /// The entries of dropped regions: jumps may still lead to them.
-    dead: Vec<Box<[Entry]>>,
-    dead_count: usize,
-    /// The code that they go to: it leaves for [`crate::vm::exit::LINK`].
-    gone: u64,
+    /// Entries that are no more: no jump may lead to them. The engine takes them away.
+    pub gone: Vec<u64>,
     /// Guest instructions in installed code.
     pub insns: usize,
     /// Bytes of installed code.
@@ -98,9 +95,9 @@ fn fast_index(phys: u64) -> usize {
 }
 
 impl Cache {
-    /// An empty one; `gone` is the address of [`crate::compile::Compiler::gone`].
+    /// An empty one.
     #[must_use]
-    pub fn new(gone: u64) -> Cache {
+    pub fn new() -> Cache {
         Cache {
             regions: FxHashMap::default(),
             next: 0,
@@ -108,24 +105,10 @@ impl Cache {
             pages: FxHashMap::default(),
             fast: vec![NOWHERE; FAST].into(),
             changes: Vec::new(),
-            dead: Vec::new(),
-            dead_count: 0,
-            gone,
+            gone: Vec::new(),
             insns: 0,
             code_bytes: 0,
         }
-    }
-
-    /// How many entries of dropped regions there are.
-    #[must_use]
-    pub fn dead_entries(&self) -> usize {
-        self.dead_count
-    }
-
-    /// No jump leads to entries of dropped regions any more.
-    pub fn bury(&mut self) {
-        self.dead.clear();
-        self.dead_count = 0;
     }
 
     /// Code for a physical address.
@@ -153,7 +136,7 @@ impl Cache {
         let region = self.regions.get(&number)?;
         let entry = region.entries.get(entry as usize)?;
         let rip = region.base.map(|b| b.wrapping_add(phys & 0xfff) & 0xffff_ffff);
-        Some(Found { code: region.code, entry: &raw const *entry as u64, rip })
+        Some(Found { code: entry.code, entry: &raw const *entry as u64, rip })
     }
 
     /// Adds a region whose code was placed. With `over`, entries that others had go to it, and regions left without any are dropped.
@@ -163,8 +146,8 @@ impl Cache {
         self.next = self.next.wrapping_add(1);
         let calls = compiled.calls.as_ptr() as u64;
         let beyond = compiled.beyond.as_ref().and_then(|b| b.page).unwrap_or(Entry::NO_PAGE);
-        let entry = |index| Entry { index, calls, code: placed.address, beyond };
-        let entries: Box<[Entry]> = (0..compiled.entries.len() as u64).map(entry).collect();
+        let entry = |(index, start): (u64, &u32)| Entry { index, calls, code: placed.address + u64::from(*start), beyond };
+        let entries: Box<[Entry]> = (0..).zip(&compiled.starts).map(entry).collect();
         let mut losers = FxHashSet::default();
         for (n, offset) in compiled.entries.iter().enumerate() {
             let phys = compiled.page + u64::from(*offset);
@@ -175,9 +158,8 @@ impl Cache {
             self.changed(phys, compiled.ctx, true);
             let Some((old, at)) = before else { continue };
             losers.insert(old);
-            // Jumps that lead there find the new code.
-            if let Some(old) = self.regions.get_mut(&old).and_then(|r| r.entries.get_mut(at as usize)) {
-                old.code = self.gone;
+            if let Some(old) = self.regions.get(&old).and_then(|r| r.entries.get(at as usize)) {
+                self.gone.push(&raw const *old as u64);
             }
         }
         self.insns += compiled.insns;
@@ -217,10 +199,10 @@ impl Cache {
         list.iter().filter_map(|n| self.regions.get(n)).filter(move |r| r.page == page && r.ctx == ctx)
     }
 
-    /// The offsets at which a page's code is entered, and the addresses of the [`Entry`]s.
-    pub fn entries_of(&self, page: u64, ctx: Ctx) -> impl Iterator<Item = (u16, u64)> {
+    /// The offsets at which a page's code is entered, and the ways in.
+    pub fn entries_of(&self, page: u64, ctx: Ctx) -> impl Iterator<Item = (u16, Found)> {
         let offsets = self.regions_of(page, ctx).flat_map(|r| r.offsets.iter().copied());
-        offsets.filter_map(move |o| Some((o, self.look_far(page + u64::from(o), ctx).filter(|f| f.rip.is_none())?.entry)))
+        offsets.filter_map(move |o| Some((o, self.look_far(page + u64::from(o), ctx).filter(|f| f.rip.is_none())?)))
     }
 
     /// What regions a page has.
@@ -262,8 +244,7 @@ impl Cache {
             let here = r.has(phys, ctx);
             let Some(beyond) = r.beyond.as_mut().filter(|b| here && b.page != Some(next) && same(&b.bytes)) else { continue };
             let old = beyond.page.replace(next).filter(|p| *p != r.page);
-            let code = r.code;
-            for entry in r.entries.iter_mut().filter(|e| e.code == code) {
+            for entry in &mut r.entries {
                 entry.beyond = next;
             }
             if let Some(old) = old {
@@ -298,12 +279,7 @@ impl Cache {
         }
         self.insns -= r.insns;
         self.code_bytes -= r.code_len;
-        let mut entries = r.entries;
-        for entry in &mut entries {
-            entry.code = self.gone;
-        }
-        self.dead_count += entries.len();
-        self.dead.push(entries);
+        self.gone.extend(r.entries.iter().map(|e| &raw const *e as u64));
     }
 
     fn changed(&mut self, phys: u64, ctx: Ctx, compiled: bool) {

@@ -1,14 +1,16 @@
 //! A compiler: from a request to position-independent machine code.
 
+use crate::constants;
 use crate::dump::Dump;
+use crate::frame;
 use crate::lower;
 use crate::region::{Beyond, Bytes, Region, Request, call_sites};
-use crate::vm::{CallSite, STATE_BIAS, Stubs, exit};
+use crate::vm::{CallSite, STATE_BIAS, Stubs};
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, Value};
-use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Opcode, Signature, UserFuncName, Value};
+use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::{Context, control::ControlPlane};
+use cranelift_codegen::{CodegenError, Context, control::ControlPlane};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use egret_isa::Features;
 use egret_isa::insn::{Ctx, Insn};
@@ -39,11 +41,13 @@ pub struct Tuning {
     pub optimize: bool,
     /// Check Cranelift's input and its register allocation.
     pub verify: bool,
+    /// All regions use one stack frame: see [`crate::frame`]. Only for hosts where that is possible.
+    pub share_frame: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { optimize: true, verify: cfg!(debug_assertions) }
+        Tuning { optimize: true, verify: cfg!(debug_assertions), share_frame: frame::POSSIBLE }
     }
 }
 
@@ -63,6 +67,8 @@ pub struct Compiled {
     pub outs: Vec<u16>,
     /// Machine code, position-independent.
     pub code: Vec<u8>,
+    /// Where in it each entry's begins.
+    pub starts: Vec<u32>,
     /// What it calls.
     pub calls: Box<[CallSite]>,
     /// Where in the page those instructions are.
@@ -82,10 +88,12 @@ pub struct Compiled {
 /// Compiles regions, one at a time. Keeps what can be used again.
 pub struct Compiler {
     isa: OwnedTargetIsa,
-    /// Without the optimizer.
+    /// For what the optimizer has seen, or need not see.
     quick: OwnedTargetIsa,
+    optimize: bool,
     context: Context,
     builder: FunctionBuilderContext,
+    share_frame: bool,
     dump: Option<Dump>,
 }
 
@@ -115,7 +123,15 @@ impl Compiler {
     /// A compiler for this host.
     pub fn new(tuning: Tuning) -> Result<Compiler, CompileError> {
         let quick = isa(Tuning { optimize: false, ..tuning })?;
-        Ok(Compiler { isa: isa(tuning)?, quick, context: Context::new(), builder: FunctionBuilderContext::new(), dump: Dump::from_env() })
+        Ok(Compiler {
+            isa: isa(tuning)?,
+            quick,
+            optimize: tuning.optimize,
+            context: Context::new(),
+            builder: FunctionBuilderContext::new(),
+            share_frame: tuning.share_frame && frame::POSSIBLE,
+            dump: Dump::from_env(),
+        })
     }
 
     /// Compiles what a request reaches.
@@ -139,14 +155,16 @@ impl Compiler {
             let calls = self.lower(&region);
             let clif = self.dump.as_ref().map(|_| self.context.func.display().to_string());
             self.context.set_disasm(clif.is_some());
-            let code = if quick { finish(&mut self.context, &self.quick)? } else { self.finish()? };
+            let mut code = self.finish(self.optimize && !quick)?;
+            let starts = self.starts(&mut code, region.entries.len())?;
+            let clif = clif.map(|c| format!("{c}\n;OPT\n{}", self.context.func.display()));
             if let (Some(dump), Some(clif)) = (&self.dump, clif) {
                 let code = self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
                 dump.region(request.page, &region, &calls, &clif, &code);
             }
-            Ok((calls, code))
+            Ok((calls, code, starts))
         }));
-        let (calls, code) = outcome.unwrap_or_else(|_| {
+        let (calls, code, starts) = outcome.unwrap_or_else(|_| {
             (self.context, self.builder) = (Context::new(), FunctionBuilderContext::new());
             Err(CompileError::Codegen("panic".to_owned()))
         })?;
@@ -165,6 +183,7 @@ impl Compiler {
             outs: region.outs(),
             entries: region.entries,
             code,
+            starts,
             calls: call_sites(&calls.iter().map(|(_, i)| *i).collect::<Vec<_>>()),
             call_offsets: calls.into_iter().map(|(at, _)| at).collect(),
             source: request.bytes,
@@ -185,18 +204,17 @@ impl Compiler {
         let region = Region::find(request).ok_or(CompileError::Empty)?;
         self.lower(&region);
         self.context.set_disasm(true);
-        let result = self.context.compile(&*self.isa, &mut ControlPlane::default());
-        let code = result.map_err(|e| CompileError::Codegen(format!("{:?}", e.inner)))?;
-        let text = code.vcode.clone().unwrap_or_default();
+        let result = self.generate(self.optimize);
         self.context.set_disasm(false);
-        Ok(text)
+        result?;
+        Ok(self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default())
     }
 
     /// All that decides which code comes of a request, as text.
     #[must_use]
     pub fn settings(&self) -> String {
         let host: Vec<String> = self.isa.isa_flags().iter().map(ToString::to_string).collect();
-        format!("{} {} {}", self.isa.triple(), self.isa.flags(), host.join(" "))
+        format!("{} {} {} {}", self.isa.triple(), self.isa.flags(), host.join(" "), self.share_frame)
     }
 
     fn lower(&mut self, region: &Region) -> Vec<(u16, Insn)> {
@@ -206,8 +224,22 @@ impl Compiler {
         lower::lower(builder, region, self.isa.frontend_config())
     }
 
-    fn finish(&mut self) -> Result<Vec<u8>, CompileError> {
-        finish(&mut self.context, &self.isa)
+    /// Compiles the function in the context.
+    fn finish(&mut self, optimize: bool) -> Result<Vec<u8>, CompileError> {
+        self.generate(optimize)?;
+        let code = self.context.compiled_code().filter(|c| c.buffer.relocs().is_empty());
+        let code = code.ok_or_else(|| CompileError::Codegen("the code needs relocations".to_owned()))?;
+        Ok(code.code_buffer().to_vec())
+    }
+
+    fn generate(&mut self, optimize: bool) -> Result<(), CompileError> {
+        let failed = |e: CodegenError| CompileError::Codegen(format!("{e:?}"));
+        let control = &mut ControlPlane::default();
+        if optimize {
+            self.context.optimize(&*self.isa, control).map_err(failed)?;
+            constants::localize(&mut self.context.func);
+        }
+        self.context.compile(&*self.quick, control).map(|_| ()).map_err(|e| failed(e.inner))
     }
 
     /// Compiles a function of one block, given its signature and what is in the block.
@@ -222,7 +254,7 @@ impl Compiler {
         let arguments = b.block_params(block).to_vec();
         body(&mut b, &arguments);
         b.finalize(self.isa.frontend_config());
-        self.finish()
+        self.finish(false)
     }
 
     /// A stub: `preserve_all` to the outside, calls a Rust helper at `address`.
@@ -238,25 +270,39 @@ impl Compiler {
         })
     }
 
-    /// The way in from Rust: `extern "C" fn(state, entry, code) -> exit code`.
-    pub fn trampoline(&mut self) -> Result<Vec<u8>, CompileError> {
+    /// Where the entries' code begins in the function that was compiled last.
+    fn starts(&self, code: &mut [u8], entries: usize) -> Result<Vec<u32>, CompileError> {
+        if !self.share_frame {
+            return Ok(vec![0; entries]);
+        }
+        let func = &self.context.func;
+        let tail = |b| func.layout.last_inst(b).is_some_and(|i| func.dfg.insts[i].opcode() == Opcode::ReturnCallIndirect);
+        let tails = func.layout.blocks().filter(|b| tail(*b)).count();
+        frame::share(code, tails, entries).ok_or_else(|| CompileError::Codegen("a frame unlike others".to_owned()))
+    }
+
+    /// The way in from Rust: `extern "C" fn(state, entry, code) -> exit code`. `frame` is the address of [`frame::ENTER`].
+    pub fn trampoline(&mut self, frame: u64) -> Result<Vec<u8>, CompileError> {
         let mut signature = Signature::new(self.isa.default_call_conv());
         signature.params.extend([I64; 3].map(AbiParam::new));
         signature.returns.push(AbiParam::new(I64));
+        let share_frame = self.share_frame;
         self.small(signature, |b, arguments| {
-            let region = b.import_signature(lower::region_signature());
             let state = b.ins().iadd_imm_s(arguments[0], STATE_BIAS);
-            let call = b.ins().call_indirect(region, arguments[2], &[state, arguments[1]]);
+            let call = if share_frame {
+                // Nothing is kept over such a call.
+                let mut enter = Signature::new(CallConv::Winch);
+                enter.params.extend([I64; 3].map(AbiParam::new));
+                enter.returns.push(AbiParam::new(I64));
+                let enter = b.import_signature(enter);
+                let frame = b.ins().iconst(I64, frame as i64);
+                b.ins().call_indirect(enter, frame, &[state, arguments[1], arguments[2]])
+            } else {
+                let region = b.import_signature(lower::region_signature());
+                b.ins().call_indirect(region, arguments[2], &[state, arguments[1]])
+            };
             let result = b.inst_results(call)[0];
             b.ins().return_(&[result]);
-        })
-    }
-
-    /// What takes the place of code that is gone: a region's function that leaves for [`exit::LINK`].
-    pub fn gone(&mut self) -> Result<Vec<u8>, CompileError> {
-        self.small(lower::region_signature(), |b, _| {
-            let link = b.ins().iconst(I64, exit::LINK as i64);
-            b.ins().return_(&[link]);
         })
     }
 
@@ -265,14 +311,4 @@ impl Compiler {
         const _: () = assert!(size_of::<Stubs>() == 8 * crate::helpers::ALL.len());
         crate::helpers::ALL.iter().map(|h| self.stub(*h as usize as u64)).collect()
     }
-}
-
-/// Compiles the function in the context.
-fn finish(context: &mut Context, isa: &OwnedTargetIsa) -> Result<Vec<u8>, CompileError> {
-    let result = context.compile(&**isa, &mut ControlPlane::default());
-    let code = result.map_err(|e| CompileError::Codegen(format!("{:?}", e.inner)))?;
-    if !code.buffer.relocs().is_empty() {
-        return Err(CompileError::Codegen("the code needs relocations".to_owned()));
-    }
-    Ok(code.code_buffer().to_vec())
 }

@@ -7,6 +7,7 @@ mod requests;
 use crate::cache::{Cache, Found};
 use crate::compile::{CompileError, Compiler, Tuning};
 use crate::dump::Dump;
+use crate::frame;
 use crate::host_fp;
 use crate::memory::{CodeError, CodeMemory};
 use crate::queue::{Key, Queue};
@@ -124,9 +125,6 @@ pub struct Counters {
     pub jump_clears: u64,
 }
 
-/// So many entries of dropped regions are kept, for the jumps that may lead to them.
-const MOST_DEAD: usize = 1 << 16;
-
 /// The JIT engine.
 pub struct JitEngine {
     /// The interpreter for everything cold.
@@ -177,8 +175,8 @@ impl JitEngine {
             return Err(CompileError::Codegen("stubs are missing".to_owned()).into());
         };
         let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide, vector, float };
-        let enter = fixed.place(&compiler.trampoline()?)?.address;
-        let gone = fixed.place(&compiler.gone()?)?.address;
+        let frame = fixed.place(&frame::ENTER)?.address;
+        let enter = fixed.place(&compiler.trampoline(frame)?)?.address;
         memory.keep(fixed);
         let mut vm: Box<Vm> = Box::default();
         vm.stubs = stubs;
@@ -190,7 +188,7 @@ impl JitEngine {
             // SAFETY: the code at this address was compiled with exactly this signature, and `memory` keeps it.
             enter: unsafe { std::mem::transmute::<usize, Enter>(enter as usize) },
             memory,
-            cache: Cache::new(gone),
+            cache: Cache::new(),
             queue,
             store,
             compiler: options.foreground.then_some(compiler),
@@ -360,6 +358,7 @@ impl JitEngine {
         unsafe {
             let state: *mut State = &raw mut *(*cpu).state;
             (*state).engine = &raw mut *self.vm as u64;
+            (*state).page = (*state).rip & !(PAGE as u64 - 1);
             self.vm.fpu.enter(&raw mut (*cpu).x87);
             host_fp::enter((*state).mxcsr);
             let code = (self.enter)(state, found.entry, found.code);
@@ -379,10 +378,10 @@ impl JitEngine {
         if cpu.linear_ip() == rip && (cpu.code64() || cpu.state.ctx.has(Ctx::FLAT)) {
             self.vm.follow_key(cpu);
             let global = cpu.is_global_code(rip);
-            if self.vm.add_jump(rip, found.entry, global) {
+            if self.vm.add_jump(rip, (found.entry, found.code), global) {
                 // Mostly the first of many into a page that is new to this address space.
-                for (offset, entry) in self.cache.entries_of(phys & !0xfff, cpu.state.ctx) {
-                    self.vm.offer_jump(rip & !0xfff | u64::from(offset), entry, global);
+                for (offset, found) in self.cache.entries_of(phys & !0xfff, cpu.state.ctx) {
+                    self.vm.offer_jump(rip & !0xfff | u64::from(offset), (found.entry, found.code), global);
                 }
             }
         }
@@ -399,18 +398,17 @@ impl JitEngine {
 
     fn clear_jumps(&mut self) {
         self.vm.forget_jumps();
-        self.cache.bury();
         self.link = false;
         self.counters.jump_clears += 1;
     }
 
-    /// Takes over what became of regions, and tells the interpreter.
+    /// Takes over what became of regions, and tells the interpreter and the jump cache. Compiled code runs only after this.
     fn follow_cache(&mut self) {
         for (phys, ctx, compiled) in self.cache.changes.drain(..) {
             self.interp.set_compiled(phys, ctx, compiled);
         }
-        if self.cache.dead_entries() > MOST_DEAD {
-            self.clear_jumps();
+        for entry in self.cache.gone.drain(..) {
+            self.vm.forget_entry(entry);
         }
     }
 

@@ -6,8 +6,10 @@
 
 pub mod cache;
 pub mod compile;
+mod constants;
 mod dump;
 pub mod engine;
+mod frame;
 pub mod helpers;
 mod host_fp;
 pub mod host_x87;

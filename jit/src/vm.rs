@@ -32,22 +32,26 @@ pub const STATE_BIAS: i64 = 128;
 pub const JUMPS: usize = 1 << 18;
 /// The jump cache's entries for one page.
 pub const PLACES: usize = 256;
+/// log2 of the bytes of a page that have two places.
+pub(crate) const PLACE_SHIFT: u32 = 4;
 /// The bits of an instruction pointer that a [`Jump::tag`] has: the others only repeat the highest of them.
 const RIP_BITS: u32 = 48;
 
 /// Where compiled code for a linear address is.
-#[repr(C, align(16))]
+#[repr(C, align(32))]
 #[derive(Clone, Copy)]
 pub struct Jump {
     /// The instruction pointer, combined by exclusive or with one of [`Vm::jump_keys`]; 0 matches nothing.
     pub tag: u64,
     /// Address of the [`Entry`].
     pub entry: u64,
+    /// Its [`Entry::code`].
+    pub code: u64,
 }
 
 impl Jump {
     /// No code.
-    pub const EMPTY: Jump = Jump { tag: 0, entry: 0 };
+    pub const EMPTY: Jump = Jump { tag: 0, entry: 0, code: 0 };
 
     /// Whether it leads to a page.
     #[must_use]
@@ -89,7 +93,7 @@ pub struct Entry {
     pub index: u64,
     /// Address of the region's first [`CallSite`].
     pub calls: u64,
-    /// Address of the region's function.
+    /// Address of the region's function, or of this entry's code in it: see [`crate::compile::Compiled::starts`].
     pub code: u64,
     /// Physical address of the page that follows, if the region was made from bytes of it, else [`Entry::NO_PAGE`].
     pub beyond: u64,
@@ -157,6 +161,8 @@ pub struct Vm {
     pub vectors: [u128; 3],
     /// Where to go on for instruction pointers, a table with two places for each: see [`jump_index`].
     pub jumps: Box<[Jump]>,
+    /// Where there are or were jumps to an [`Entry`], by its address: there, or beside it.
+    ways: FxHashMap<u64, Vec<u32>>,
     keys: JumpKeys,
     /// The last of [`Self::jump_keys`] for global pages in supervisor mode.
     supervisor_key: u64,
@@ -186,6 +192,7 @@ impl Default for Vm {
             bounce: [0; 4],
             vectors: [0; 3],
             jumps,
+            ways: FxHashMap::default(),
             keys: JumpKeys::default(),
             supervisor_key: 0,
             keys_of: None,
@@ -241,10 +248,13 @@ impl Vm {
         }
     }
 
-    /// Enters a jump into the jump cache, for the keys of now: whether there was room for it.
-    pub fn add_jump(&mut self, rip: u64, entry: u64, global: bool) -> bool {
+    /// Enters a jump into the jump cache, for the keys of now: whether there was room for it. `to` is the address of an [`Entry`] and
+    /// its code.
+    pub fn add_jump(&mut self, rip: u64, to: (u64, u64), global: bool) -> bool {
         let at = jump_index(rip);
         let [shared, own] = self.jump_keys;
+        let (entry, code) = to;
+        self.note_way(entry, at);
         let room = !self.in_use(at, rip);
         if shared != own {
             if !global {
@@ -252,14 +262,14 @@ impl Vm {
                 if self.jumps[at].tag == rip ^ shared {
                     self.jumps[at] = Jump::EMPTY;
                 }
-                self.jumps[at ^ 1] = Jump { tag: rip ^ own, entry };
+                self.jumps[at ^ 1] = Jump { tag: rip ^ own, entry, code };
             } else {
-                self.jumps[at] = Jump { tag: rip ^ shared, entry };
+                self.jumps[at] = Jump { tag: rip ^ shared, entry, code };
             }
             return room;
         }
         let place = if !room && !self.in_use(at ^ 1, rip) { at ^ 1 } else { at };
-        let new = Jump { tag: rip ^ own, entry };
+        let new = Jump { tag: rip ^ own, entry, code };
         let old = std::mem::replace(&mut self.jumps[place], new);
         let same = |j: &Jump| j.tag == new.tag;
         if same(&self.jumps[place ^ 1]) {
@@ -273,19 +283,44 @@ impl Vm {
         room
     }
 
+    /// Remembers that a jump to an entry is at an index, or beside it.
+    fn note_way(&mut self, entry: u64, at: usize) {
+        /// So many are looked through for those that are gone.
+        const MANY: usize = 16;
+        let ways = self.ways.entry(entry).or_default();
+        if ways.len() >= MANY && ways.len().is_power_of_two() {
+            ways.sort_unstable();
+            ways.dedup();
+            ways.retain(|n| [*n, *n ^ 1].into_iter().any(|n| self.jumps[n as usize].entry == entry));
+        }
+        ways.push(at as u32);
+    }
+
+    /// Forgets the jumps to an [`Entry`], given its address.
+    pub fn forget_entry(&mut self, entry: u64) {
+        for n in self.ways.remove(&entry).unwrap_or_default() {
+            for jump in [n, n ^ 1] {
+                let jump = &mut self.jumps[jump as usize];
+                if jump.entry == entry {
+                    *jump = Jump::EMPTY;
+                }
+            }
+        }
+    }
+
     /// Enters a jump that may never be taken, where there is room.
-    pub fn offer_jump(&mut self, rip: u64, entry: u64, global: bool) {
+    pub fn offer_jump(&mut self, rip: u64, to: (u64, u64), global: bool) {
         let at = jump_index(rip);
         let [shared, own] = self.jump_keys;
         if !self.in_use(at, rip) && (global || shared == own || !self.in_use(at ^ 1, rip)) {
-            self.add_jump(rip, entry, global);
+            self.add_jump(rip, to, global);
         }
     }
 
     /// Whether a place has a jump that may be taken soon, to elsewhere.
     fn in_use(&self, at: usize, rip: u64) -> bool {
         let [_, own] = self.jump_keys;
-        let Jump { tag, entry } = self.jumps[at];
+        let Jump { tag, entry, .. } = self.jumps[at];
         let of = |key: u64| tag ^ key == canonical(tag ^ key);
         entry != 0 && (of(own) && tag ^ own != rip || of(self.supervisor_key))
     }
@@ -320,8 +355,8 @@ pub fn canonical(a: u64) -> u64 {
 #[must_use]
 pub fn jump_index(rip: u64) -> usize {
     let at = rip as usize;
-    let mixed = at ^ ((at & (PLACES - 1)) * size_of::<Jump>());
-    (mixed / size_of::<Jump>()) & (JUMPS - 1)
+    let mixed = at ^ ((at & (PLACES - 1)) << PLACE_SHIFT);
+    (mixed >> PLACE_SHIFT) & (JUMPS - 1)
 }
 
 #[cfg(test)]
@@ -355,8 +390,8 @@ mod tests {
         assert_eq!(jump_index(a) ^ 1, jump_index(b));
         let mut vm = vm(USER);
         for turn in 0..3 {
-            vm.add_jump(a, 0x10 + turn, false);
-            vm.add_jump(b, 0x20 + turn, false);
+            vm.add_jump(a, (0x10 + turn, 0), false);
+            vm.add_jump(b, (0x20 + turn, 0), false);
             assert_eq!((find(&vm, a), find(&vm, b)), (Some(0x10 + turn), Some(0x20 + turn)));
         }
     }
@@ -366,8 +401,8 @@ mod tests {
         let mut vm = vm(USER);
         let (a, b) = (0x40_0100, 0x40_0100 + 0x1000 * (JUMPS / PLACES) as u64);
         assert_eq!(jump_index(a), jump_index(b));
-        vm.add_jump(a, 1, false);
-        vm.add_jump(b, 2, false);
+        vm.add_jump(a, (1, 0), false);
+        vm.add_jump(b, (2, 0), false);
         assert_eq!((find(&vm, a), find(&vm, b)), (Some(1), Some(2)));
     }
 
@@ -375,8 +410,8 @@ mod tests {
     fn global_code_is_found_from_every_address_space_and_other_code_from_its_own() {
         let mut vm = vm(KERNEL);
         let local = CODE + 0x10_0000;
-        vm.add_jump(CODE, 1, true);
-        vm.add_jump(local, 2, false);
+        vm.add_jump(CODE, (1, 0), true);
+        vm.add_jump(local, (2, 0), false);
         vm.change_keys(KERNEL ^ 1 << 3);
         assert_eq!((find(&vm, CODE), find(&vm, local)), (Some(1), None));
         vm.change_keys(KERNEL ^ 1 << 16);
@@ -390,8 +425,8 @@ mod tests {
     #[test]
     fn a_page_that_is_no_longer_global_does_not_hide_its_code() {
         let mut vm = vm(KERNEL);
-        vm.add_jump(CODE, 1, true);
-        vm.add_jump(CODE, 2, false);
+        vm.add_jump(CODE, (1, 0), true);
+        vm.add_jump(CODE, (2, 0), false);
         assert_eq!(find(&vm, CODE), Some(2));
     }
 
@@ -400,9 +435,9 @@ mod tests {
         let mut vm = vm(USER);
         let page = 0x7fff_1234_5000;
         for at in [0, 0x123, 0xfff] {
-            vm.add_jump(page + at, 1, false);
+            vm.add_jump(page + at, (1, 0), false);
         }
-        vm.add_jump(page + 0x1000, 2, false);
+        vm.add_jump(page + 0x1000, (2, 0), false);
         vm.forget_page(page);
         assert!([0, 0x123, 0xfff].into_iter().all(|at| find(&vm, page + at).is_none()));
         assert_eq!(find(&vm, page + 0x1000), Some(2));
@@ -415,7 +450,7 @@ mod tests {
     #[test]
     fn numbers_of_keys_begin_anew_when_they_are_used_up() {
         let mut vm = vm(USER);
-        vm.add_jump(0x1000, 1, false);
+        vm.add_jump(0x1000, (1, 0), false);
         vm.keys.last = JumpKeys::MOST;
         vm.change_keys(USER ^ 1 << 20);
         assert_eq!((vm.keys.last, find(&vm, 0x1000)), (1, None));

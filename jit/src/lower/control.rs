@@ -2,7 +2,7 @@
 
 use super::{Fl, Inherited, Lower, Lv, from_state};
 use crate::region::{End, PAGE, Target, beyond};
-use crate::vm::{CallSite, Entry, JUMPS, Jump, PLACES, Stubs, Vm, exit};
+use crate::vm::{CallSite, Entry, JUMPS, Jump, PLACE_SHIFT, PLACES, Stubs, Vm, exit};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{Block as ClifBlock, BlockArg, InstBuilder, Value};
@@ -189,7 +189,7 @@ impl Lower<'_, '_> {
         let next = self.iconst(exit::NEXT);
         let link = self.iconst(exit::LINK);
         let (look, go) = (self.b.create_block(), self.b.create_block());
-        self.b.append_block_param(go, I64);
+        let [entry, code] = [0; 2].map(|_| self.b.append_block_param(go, I64));
         let spent = self.spent(budget);
         let out = self.return_to;
         self.b.ins().brif(spent, out, &[next.into()], look, &[]);
@@ -199,41 +199,45 @@ impl Lower<'_, '_> {
         let jumps = self.b.ins().load(I64, self.places.vm, vm, offset_of!(Vm, first_jump) as i32);
         // As `jump_index` does it.
         let low = self.b.ins().band_imm_u(rip, PLACES as i64 - 1);
-        let low = self.b.ins().ishl_imm_u(low, i64::from(size_of::<Jump>().trailing_zeros()));
+        let low = self.b.ins().ishl_imm_u(low, i64::from(PLACE_SHIFT));
         let mixed = self.b.ins().bxor(rip, low);
-        let first = self.b.ins().band_imm_u(mixed, ((JUMPS - 1) * size_of::<Jump>()) as i64);
+        let first = self.b.ins().band_imm_u(mixed, ((JUMPS - 1) << PLACE_SHIFT) as i64);
         let again = self.b.create_block();
         self.b.set_cold_block(again);
         self.try_jump((vm, 0), jumps, first, rip, go, (again, &[]));
         self.b.seal_block(again);
         self.b.switch_to_block(again);
-        let second = self.b.ins().bxor_imm_u(first, size_of::<Jump>() as i64);
+        let second = self.b.ins().bxor_imm_u(first, 1 << PLACE_SHIFT);
         self.try_jump((vm, 1), jumps, second, rip, go, (out, &[link.into()]));
         self.b.seal_block(go);
         self.b.switch_to_block(go);
-        let entry = self.b.block_params(go)[0];
-        let code = self.b.ins().load(I64, self.places.vm, entry, offset_of!(Entry, code) as i32);
+        if self.one_page() {
+            let page = self.b.ins().band_imm_s(rip, !(PAGE as i64 - 1));
+            self.store_state(page, offset_of!(State, page));
+        }
         self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
     }
 
-    /// Goes to `go` with the entry if the jump at an offset is for this instruction pointer and the [`Vm`]'s key of that number, else to
-    /// `miss`.
+    /// Goes to `go` with the entry and its code if the jump at a place is for this instruction pointer and the [`Vm`]'s key of that
+    /// number, else to `miss`.
     fn try_jump(
         &mut self,
         (vm, key): (Value, usize),
         jumps: Value,
-        offset: Value,
+        place: Value,
         rip: Value,
         go: ClifBlock,
         miss: (ClifBlock, &[BlockArg]),
     ) {
         let key = self.b.ins().load(I64, self.places.vm, vm, (offset_of!(Vm, jump_keys) + 8 * key) as i32);
         let wanted = self.b.ins().bxor(rip, key);
+        let offset = self.b.ins().ishl_imm_u(place, i64::from(size_of::<Jump>().trailing_zeros() - PLACE_SHIFT));
         let jump = self.b.ins().iadd(jumps, offset);
         let tag = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, tag) as i32);
         let entry = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, entry) as i32);
+        let code = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, code) as i32);
         let other = self.b.ins().icmp(IntCC::NotEqual, tag, wanted);
-        self.b.ins().brif(other, miss.0, miss.1, go, &[entry.into()]);
+        self.b.ins().brif(other, miss.0, miss.1, go, &[entry.into(), code.into()]);
     }
 
     /// Ends the block by going to an instruction pointer outside the region.

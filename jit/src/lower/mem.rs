@@ -252,12 +252,13 @@ impl Lower<'_, '_> {
     pub(super) fn look_up(&mut self, linear: Value, size: u8, write: bool, cold: Block, ok: Block) {
         let array = offset_of!(State, tlb) + if write { offset_of!(Tlb, write) } else { offset_of!(Tlb, read) };
         let entry = self.tlb_entry(linear);
-        let last = if size > 1 { self.b.ins().iadd_imm_s(linear, i64::from(size) - 1) } else { linear };
-        let page = self.b.ins().band_imm_s(last, !0xfff);
-        let key = self.load_state(I64, offset_of!(State, tlb_key));
-        let wanted = self.b.ins().bor(page, key);
         let addend = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(Entry, addend)));
         let tag = self.b.ins().load(I64, self.places.tlb, entry, from_state(array + offset_of!(Entry, tag)));
+        // The last load, to be an operand of what follows.
+        let key = self.load_state(I64, offset_of!(State, tlb_key));
+        let last = if size > 1 { self.plus(linear, i64::from(size) - 1) } else { linear };
+        let page = self.b.ins().band_imm_s(last, !0xfff);
+        let wanted = self.b.ins().bor(page, key);
         let hit = self.b.ins().icmp(IntCC::Equal, wanted, tag);
         self.b.ins().brif(hit, ok, &[addend.into()], cold, &[]);
     }
@@ -318,12 +319,18 @@ impl Lower<'_, '_> {
             self.use_once(slot, addend);
         }
         let on: &[BlockArg] = if slot.is_some() { &[] } else { &[addend.into()] };
+        // A way of its own: what has to be moved on it is moved out here.
+        let back = self.b.create_block();
+        self.b.set_cold_block(back);
         if let Some([at, budget]) = ready {
-            self.b.ins().brif(status, self.leave_to, &[code.into(), at.into(), budget.into()], ok, on);
+            self.b.ins().brif(status, self.leave_to, &[code.into(), at.into(), budget.into()], back, &[]);
         } else {
             let leave = self.leave_block();
-            self.b.ins().brif(status, leave, &[code.into()], ok, on);
+            self.b.ins().brif(status, leave, &[code.into()], back, &[]);
             self.fill_leave();
         }
+        self.b.seal_block(back);
+        self.b.switch_to_block(back);
+        self.b.ins().jump(ok, on);
     }
 }

@@ -25,9 +25,8 @@ mod x87_fast;
 pub(crate) use live::kept_loops;
 pub(crate) use ops::lowerable;
 
-use crate::region::{PAGE, Region};
+use crate::region::Region;
 use crate::vm::{Entry, STATE_BIAS, Vm};
-use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{
     AbiParam, AliasRegion, AliasRegionData, Block as ClifBlock, BlockArg, InstBuilder, JumpTableData, MemFlagsData, SigRef, Signature,
@@ -58,9 +57,6 @@ pub(crate) enum Lv {
     /// A vector, as `i8x16`.
     Vec(Value),
 }
-
-/// So few entries are told apart one by one.
-const FEW_ENTRIES: usize = 4;
 
 /// The signature of stubs: `preserve_all`, four words.
 #[must_use]
@@ -330,33 +326,16 @@ impl<'a, 'f> Lower<'a, 'f> {
     }
 
     /// The function's beginning: goes to the entry asked for, with all registers loaded.
+    ///
+    /// What is in front of the choice of entries may be left out: see [`crate::frame`].
     fn entries(&mut self) {
         let entry = self.entry;
-        // Where CS begins at zero, the page is the same for all entries.
-        let one_page = self.code64() || self.ctx().has(Ctx::FLAT);
-        if one_page {
-            let rip = self.load_state(I64, offset_of!(State, rip));
-            let base = self.b.ins().band_imm_s(rip, !(PAGE as i64 - 1));
-            self.store_state(base, offset_of!(State, page));
-        }
         self.make_slots();
         self.find_x87();
         let entries = self.region.entries.len();
         let stubs: Vec<ClifBlock> = (0..entries).map(|_| self.b.create_block()).collect();
-        if let [first @ .., last] = &stubs[..]
-            && first.len() < FEW_ENTRIES
-        {
-            if !first.is_empty() {
-                let index = self.b.ins().load(I32, self.places.vm, entry, offset_of!(Entry, index) as i32);
-                for (n, stub) in first.iter().enumerate() {
-                    let other = self.b.create_block();
-                    let here = self.b.ins().icmp_imm_u(IntCC::Equal, index, n as i64);
-                    self.b.ins().brif(here, *stub, &[], other, &[]);
-                    self.b.seal_block(other);
-                    self.b.switch_to_block(other);
-                }
-            }
-            self.b.ins().jump(*last, &[]);
+        if let [only] = stubs[..] {
+            self.b.ins().jump(only, &[]);
         } else {
             let index = self.b.ins().load(I32, self.places.vm, entry, offset_of!(Entry, index) as i32);
             let calls: Vec<_> = stubs.iter().map(|s| self.b.func.dfg.block_call(*s, &[])).collect();
@@ -366,7 +345,7 @@ impl<'a, 'f> Lower<'a, 'f> {
         for (n, stub) in stubs.iter().enumerate() {
             self.b.switch_to_block(*stub);
             self.b.seal_block(*stub);
-            if !one_page {
+            if !self.one_page() {
                 let rip = self.load_state(I64, offset_of!(State, rip));
                 let base = self.b.ins().iadd_imm_s(rip, -i64::from(self.region.entries[n]));
                 self.store_state(base, offset_of!(State, page));
@@ -379,6 +358,11 @@ impl<'a, 'f> Lower<'a, 'f> {
             self.load(self.keeps[target]);
             self.b.ins().jump(self.clif[target], &[]);
         }
+    }
+
+    /// Whether CS begins at zero: then the page is the same for all entries, and is in [`State`] when the region is entered.
+    fn one_page(&self) -> bool {
+        self.code64() || self.ctx().has(Ctx::FLAT)
     }
 
     /// Sees to it that these registers' variables have their values.

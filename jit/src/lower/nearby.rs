@@ -58,6 +58,12 @@ impl Lower<'_, '_> {
         }
     }
 
+    /// A value plus a constant, as one sum.
+    pub(super) fn plus(&mut self, v: Value, c: i64) -> Value {
+        let (root, at) = self.sums.get(&v).copied().unwrap_or((v, 0));
+        self.b.ins().iadd_imm_s(root, at.wrapping_add(c))
+    }
+
     /// The place of an access; `None` when nothing can be said about it.
     pub(super) fn place(&self, seg: Seg, offset: Val) -> Option<Place> {
         let based = seg as u8 >= Seg::Fs as u8;

@@ -83,6 +83,9 @@ pub(super) fn encode(c: &Compiled) -> Vec<u8> {
     for offset in c.entries.iter().chain(&c.outs).chain(&c.call_offsets) {
         out.extend(offset.to_le_bytes());
     }
+    for start in &c.starts {
+        out.extend(start.to_le_bytes());
+    }
     for word in c.bytes.0 {
         out.extend(word.to_le_bytes());
     }
@@ -126,6 +129,7 @@ struct Parsed<'a> {
     entries: Vec<u16>,
     outs: Vec<u16>,
     call_offsets: Vec<u16>,
+    starts: Vec<u32>,
     bytes: Bytes,
     source: Box<[u8; PAGE]>,
     beyond: &'a [u8],
@@ -154,6 +158,7 @@ fn parse(blob: &[u8]) -> Option<Parsed<'_>> {
     let entries = r.offsets(entries)?;
     let outs = r.offsets(outs)?;
     let call_offsets = r.offsets(calls)?;
+    let starts = (0..entries.len()).map(|_| r.u32().filter(|s| (*s as usize) < code_len)).collect::<Option<Vec<u32>>>()?;
     let mut bytes = Bytes::default();
     for word in &mut bytes.0 {
         *word = r.u64()?;
@@ -164,7 +169,7 @@ fn parse(blob: &[u8]) -> Option<Parsed<'_>> {
         source[at] = *byte;
     }
     let code = r.take(code_len)?;
-    r.0.is_empty().then_some(Parsed { ctx, features, insns, entries, outs, call_offsets, bytes, source, beyond, code })
+    r.0.is_empty().then_some(Parsed { ctx, features, insns, entries, outs, call_offsets, starts, bytes, source, beyond, code })
 }
 
 impl Parsed<'_> {
@@ -178,6 +183,7 @@ impl Parsed<'_> {
             entries: self.entries,
             outs: self.outs,
             code: self.code.to_vec(),
+            starts: self.starts,
             calls: Box::default(),
             call_offsets: self.call_offsets,
             bytes: self.bytes,

@@ -40,7 +40,7 @@ fn page(n: u8, behind: u8) -> Box<[u8; PAGE]> {
 }
 
 fn compiled(n: u8) -> Compiled {
-    let mut compiler = Compiler::new(Tuning { optimize: false, verify: true }).unwrap();
+    let mut compiler = Compiler::new(Tuning { optimize: false, verify: true, ..Tuning::default() }).unwrap();
     let offset = AT as u16;
     let request = Request {
         page: 0x5000,
@@ -67,7 +67,13 @@ fn find(store: &mut Store, at: u64, bytes: &[u8; PAGE], ctx: Ctx) -> Option<Comp
 
 fn same(a: &Compiled, b: &Compiled) -> bool {
     let calls = a.calls.iter().zip(&*b.calls).all(|(x, y)| x.insn.code == y.insn.code && x.run as usize == y.run as usize);
-    calls && a.calls.len() == b.calls.len() && a.code == b.code && a.entries == b.entries && a.bytes == b.bytes && a.insns == b.insns
+    calls
+        && a.calls.len() == b.calls.len()
+        && a.code == b.code
+        && a.starts == b.starts
+        && a.entries == b.entries
+        && a.bytes == b.bytes
+        && a.insns == b.insns
 }
 
 #[test]
