@@ -13,13 +13,16 @@ use rustc_hash::FxHashMap;
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
 /// Most instructions in a region.
-pub const MAX_INSNS: usize = 500;
+pub const MAX_INSNS: usize = 1000;
 /// Most targets of indirect jumps that are guessed.
 const MAX_GUESSED: usize = 24;
 /// Most entries that a region takes over from others.
 pub const MAX_ENTRIES: usize = 48;
 /// Most blocks in a region.
-pub const MAX_BLOCKS: usize = 64;
+pub const MAX_BLOCKS: usize = Blocks::BITS as usize;
+
+/// A set of a region's blocks, by number.
+pub(crate) type Blocks = u128;
 
 /// What to compile.
 pub struct Request {

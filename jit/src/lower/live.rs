@@ -5,7 +5,7 @@
 
 use super::paged::{self, Loop};
 use super::x87;
-use crate::region::{Block, Region};
+use crate::region::{Block, Blocks, Region};
 use egret_isa::ir::Op;
 use egret_isa::ops::Width;
 
@@ -39,7 +39,7 @@ impl Regs {
 const LARGEST: usize = 64;
 
 /// The blocks of the loops that keep registers in values, each as a set.
-pub(crate) fn kept_loops(region: &Region) -> Vec<u64> {
+pub(crate) fn kept_loops(region: &Region) -> Vec<Blocks> {
     paged::up_to(&paged::loops(region), LARGEST)
 }
 
@@ -54,7 +54,7 @@ pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &
     let used: Vec<Regs> = (0..kept.len()).map(|n| used(ops(n))).collect();
     // From small to large: the outermost decides.
     for body in paged::up_to(loops, LARGEST) {
-        let blocks = || (0..kept.len().min(64)).filter(|n| body >> n & 1 != 0);
+        let blocks = || (0..kept.len()).filter(|n| body >> n & 1 != 0);
         let all = blocks().fold(Regs::default(), |all, n| all.or(used[n]));
         for n in blocks() {
             kept[n] = Regs { budget: true, ..live[n].and(all) };

@@ -25,7 +25,7 @@ mod x87_fast;
 pub(crate) use live::kept_loops;
 pub(crate) use ops::lowerable;
 
-use crate::region::Region;
+use crate::region::{Blocks, Region};
 use crate::vm::{Entry, STATE_BIAS, Vm};
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{
@@ -140,7 +140,7 @@ pub(crate) struct Lower<'a, 'f> {
     /// Accesses that have a slot, and the slots.
     sites: FxHashMap<(usize, usize), usize>,
     /// The blocks of small loops, as a set.
-    looping: u64,
+    looping: Blocks,
     slots: Vec<paged::Slot>,
     op_at: usize,
     /// Vectors that are an integer in the low half, zero above.

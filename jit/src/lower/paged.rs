@@ -5,7 +5,7 @@
 //! The translations are as good as the TLB's: calls to the CPU, which alone can change those, forget them.
 
 use super::{Lower, Plan};
-use crate::region::Region;
+use crate::region::{Blocks, MAX_BLOCKS, Region};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, Value};
@@ -36,7 +36,7 @@ pub(super) fn sites(loops: &[Loop], plans: &[Plan]) -> FxHashMap<(usize, usize),
     let mut sites = FxHashMap::default();
     let loops = small(loops);
     for (number, body) in loops.iter().enumerate() {
-        let blocks: Vec<usize> = (0..plans.len().min(64)).filter(|n| body >> n & 1 != 0).collect();
+        let blocks: Vec<usize> = (0..plans.len()).filter(|n| body >> n & 1 != 0).collect();
         let steady = steady(&blocks, plans);
         let mut count = 0;
         for n in blocks {
@@ -60,37 +60,37 @@ pub(super) fn sites(loops: &[Loop], plans: &[Plan]) -> FxHashMap<(usize, usize),
 /// A natural loop.
 pub(super) struct Loop {
     /// Its blocks, as a set.
-    pub(super) body: u64,
+    pub(super) body: Blocks,
     pub(super) insns: usize,
 }
 
 /// The blocks of the loops that are worth it, as sets.
-pub(super) fn small(loops: &[Loop]) -> Vec<u64> {
+pub(super) fn small(loops: &[Loop]) -> Vec<Blocks> {
     up_to(loops, LARGEST)
 }
 
 /// The blocks of the loops of so many instructions at most, as sets.
-pub(super) fn up_to(loops: &[Loop], insns: usize) -> Vec<u64> {
+pub(super) fn up_to(loops: &[Loop], insns: usize) -> Vec<Blocks> {
     loops.iter().filter(|l| l.insns <= insns).map(|l| l.body).collect()
 }
 
 /// The loops of a region, those of few blocks first.
 pub(super) fn loops(region: &Region) -> Vec<Loop> {
-    let count = region.blocks.len().min(64);
-    let mut preds = vec![0u64; count];
+    let count = region.blocks.len().min(MAX_BLOCKS);
+    let mut preds: Vec<Blocks> = vec![0; count];
     for n in 0..count {
         for s in region.blocks[n].successors().filter(|s| *s < count) {
             preds[s] |= 1 << n;
         }
     }
-    let mut found: FxHashMap<usize, u64> = FxHashMap::default();
+    let mut found: FxHashMap<usize, Blocks> = FxHashMap::default();
     for head in 0..count {
         // Blocks are in reverse postorder: what leads back comes later.
-        let back = preds[head] & !((1u64 << head) - 1);
+        let back = preds[head] & !((1 << head) - 1);
         if back == 0 {
             continue;
         }
-        let (mut body, mut todo) = (1u64 << head | back, back & !(1 << head));
+        let (mut body, mut todo) = (1 << head | back, back & !(1 << head));
         while todo != 0 {
             let n = todo.trailing_zeros() as usize;
             todo &= todo - 1;
@@ -105,8 +105,8 @@ pub(super) fn loops(region: &Region) -> Vec<Loop> {
     loops
 }
 
-fn insns(region: &Region, body: u64) -> usize {
-    region.blocks.iter().take(64).enumerate().filter(|(n, _)| body >> n & 1 != 0).map(|(_, b)| b.insns.len()).sum()
+fn insns(region: &Region, body: Blocks) -> usize {
+    region.blocks.iter().take(MAX_BLOCKS).enumerate().filter(|(n, _)| body >> n & 1 != 0).map(|(_, b)| b.insns.len()).sum()
 }
 
 /// Registers that the blocks leave alone or move by constants, as a set.
