@@ -171,10 +171,10 @@ impl JitEngine {
         for code in compiler.stubs()? {
             addresses.push(fixed.place(&code)?.address);
         }
-        let [read, write, modify, call, cond, merge_flags, divide, vector, float] = addresses[..] else {
+        let [read, write, modify, call, cond, merge_flags, divide, float] = addresses[..] else {
             return Err(CompileError::Codegen("stubs are missing".to_owned()).into());
         };
-        let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide, vector, float };
+        let stubs = Stubs { read, write, modify, call, cond, merge_flags, divide, float };
         let frame = fixed.place(&frame::ENTER)?.address;
         let enter = fixed.place(&compiler.trampoline(frame)?)?.address;
         memory.keep(fixed);

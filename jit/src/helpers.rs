@@ -227,18 +227,20 @@ pub unsafe extern "C" fn divide(state: *mut State, signed: u64, _: u64, _: u64) 
 pub const SHA256_ROUNDS2: u64 = 0xffff;
 
 /// A vector operation on the operands in [`Vm::vectors`], the first of which becomes the result. `what` is the operation's place in
-/// [`vec_ops`] in bits 0-15, or [`SHA256_ROUNDS2`], and the immediate in bits 16-23. No floating point: MXCSR is the guest's.
+/// [`vec_ops`] in bits 0-15, or [`SHA256_ROUNDS2`], and the immediate in bits 16-23. No floating point: MXCSR is the guest's. Called
+/// without a stub.
 ///
 /// # Safety
 /// Called from compiled code only.
-pub unsafe extern "C" fn vector(state: *mut State, what: u64, _: u64, _: u64) {
-    // SAFETY: the caller is compiled code.
-    let (_, vm) = unsafe { context(state) };
-    let [a, b, c] = vm.vectors;
-    vm.vectors[0] = match vec_ops().get((what & 0xffff) as usize) {
+pub unsafe extern "C" fn vector(vectors: *mut [u128; 3], what: u64, _: u64) -> u64 {
+    // SAFETY: the caller is compiled code, and hands us those of its engine.
+    let vectors = unsafe { &mut *vectors };
+    let [a, b, c] = *vectors;
+    vectors[0] = match vec_ops().get((what & 0xffff) as usize) {
         Some(op) => eval2(*op, a, b, (what >> 16) as u8),
         None => eval3(Vec3Op::Sha256Rounds2, a, b, c),
     };
+    0
 }
 
 /// A floating-point operation on two operands, as [`vector`]: `what` has its place in [`fp_ops`]. Every exception is masked.
@@ -259,4 +261,4 @@ pub unsafe extern "C" fn float(state: *mut State, what: u64, _: u64, _: u64) {
 }
 
 /// All helpers in the order of [`crate::vm::Stubs`].
-pub const ALL: [Helper; 9] = [read, write, modify, call, cond, merge_flags, divide, vector, float];
+pub const ALL: [Helper; 8] = [read, write, modify, call, cond, merge_flags, divide, float];

@@ -11,6 +11,7 @@ mod dump;
 pub mod engine;
 mod frame;
 pub mod helpers;
+pub mod host_crypto;
 mod host_fp;
 pub mod host_x87;
 pub mod leaf;

@@ -133,8 +133,6 @@ pub struct Stubs {
     pub merge_flags: u64,
     /// [`crate::helpers::divide`]
     pub divide: u64,
-    /// [`crate::helpers::vector`]
-    pub vector: u64,
     /// [`crate::helpers::float`]
     pub float: u64,
 }
@@ -153,6 +151,10 @@ pub struct Vm {
     pub stubs: Stubs,
     /// Address of [`crate::helpers::x87`], which is called without a stub.
     pub x87: u64,
+    /// Address of [`crate::helpers::vector`], which is called without a stub.
+    pub vector: u64,
+    /// Addresses of [`crate::host_crypto::leaves`].
+    pub crypto: [u64; crate::host_crypto::COUNT],
     /// Operands of a division: high, low, divisor; see [`crate::helpers::divide`].
     pub divide: [u64; 3],
     /// What stands in for the host address of an access that crosses pages.
@@ -188,6 +190,8 @@ impl Default for Vm {
             cpu: std::ptr::null_mut(),
             stubs: Stubs::default(),
             x87: crate::helpers::x87 as *const () as u64,
+            vector: crate::helpers::vector as *const () as u64,
+            crypto: crate::host_crypto::leaves().map(|leaf| leaf as usize as u64),
             divide: [0; 3],
             bounce: [0; 4],
             vectors: [0; 3],

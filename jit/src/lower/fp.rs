@@ -8,7 +8,6 @@
 use super::vec::X;
 use super::{Lower, Lv};
 use crate::host_fp;
-use crate::vm::Stubs;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I32, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
@@ -91,7 +90,7 @@ impl Lower<'_, '_> {
         let (a, b) = (self.vec(a), self.vec(b));
         if !inline(op, imm) {
             let number = fp_ops().iter().position(|o| *o == op).unwrap_or(0) as u64;
-            return Lv::Vec(self.ask(offset_of!(Stubs, float), number | u64::from(imm) << 16, [a, b, b]));
+            return Lv::Vec(self.ask_float(number | u64::from(imm) << 16, a, b));
         }
         Lv::Vec(match op {
             // Cranelift would see that the result is the operand, and neither flush a denormal nor raise flags.

@@ -5,6 +5,7 @@
 
 use super::{Lower, Lv};
 use crate::helpers::SHA256_ROUNDS2;
+use crate::host_crypto;
 use crate::vm::{Stubs, Vm};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I8X16, I16X8, I32, I32X4, I64, I64X2};
@@ -171,20 +172,38 @@ impl Lower<'_, '_> {
 
     /// Asks a helper for the result.
     fn by_helper(&mut self, op: VecOp, a: Value, b: Value, imm: u8) -> Value {
+        if let Some(n) = host_crypto::OPS.iter().position(|o| *o == op) {
+            return self.ask_leaf(offset_of!(Vm, crypto) + 8 * n, imm.into(), &[a, b]);
+        }
         let number = vec_ops().iter().position(|o| *o == op).unwrap_or(0) as u64;
-        self.ask(offset_of!(Stubs, vector), number | u64::from(imm) << 16, [a, b, b])
+        self.ask_leaf(offset_of!(Vm, vector), number | u64::from(imm) << 16, &[a, b])
     }
 
-    /// Calls [`crate::helpers::vector`] or another such helper on three vectors.
-    pub(super) fn ask(&mut self, stub: usize, what: u64, operands: [Value; 3]) -> Value {
+    /// Puts vectors where helpers find them, and gives the [`Vm`]'s address.
+    fn operands(&mut self, operands: &[Value]) -> Value {
         let vm = self.load_state(I64, offset_of!(State, engine));
-        let at = offset_of!(Vm, vectors) as i32;
         for (n, v) in (0..).zip(operands) {
-            self.b.ins().store(self.places.vm, v, vm, at + 16 * n);
+            self.b.ins().store(self.places.vm, *v, vm, offset_of!(Vm, vectors) as i32 + 16 * n);
         }
+        vm
+    }
+
+    /// Calls [`crate::helpers::vector`] or another such function, whose address is at an offset in the [`Vm`].
+    fn ask_leaf(&mut self, function: usize, what: u64, operands: &[Value]) -> Value {
+        let vm = self.operands(operands);
+        let vectors = self.b.ins().iadd_imm_s(vm, offset_of!(Vm, vectors) as i64);
         let what = self.iconst(what);
-        self.call_stub(stub, [what; 3]);
-        self.b.ins().load(X, self.places.vm, vm, at)
+        let target = self.b.ins().load(I64, self.places.vm, vm, function as i32);
+        self.b.ins().call_indirect(self.native, target, &[vectors, what, what]);
+        self.b.ins().load(X, self.places.vm, vm, offset_of!(Vm, vectors) as i32)
+    }
+
+    /// Calls [`crate::helpers::float`] on two vectors.
+    pub(super) fn ask_float(&mut self, what: u64, a: Value, b: Value) -> Value {
+        let vm = self.operands(&[a, b]);
+        let what = self.iconst(what);
+        self.call_stub(offset_of!(Stubs, float), [what; 3]);
+        self.b.ins().load(X, self.places.vm, vm, offset_of!(Vm, vectors) as i32)
     }
 
     /// An operation of three operands.
@@ -198,7 +217,7 @@ impl Lower<'_, '_> {
                 let mask = self.bitcast(X, mask);
                 self.b.ins().bitselect(mask, b, a)
             }
-            Vec3Op::Sha256Rounds2 => self.ask(offset_of!(Stubs, vector), SHA256_ROUNDS2, [a, b, c]),
+            Vec3Op::Sha256Rounds2 => self.ask_leaf(offset_of!(Vm, vector), SHA256_ROUNDS2, &[a, b, c]),
         })
     }
 
