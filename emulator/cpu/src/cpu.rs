@@ -303,16 +303,16 @@ impl Cpu {
     pub fn update_context(&mut self) {
         let s = &*self.state;
         let cs = &s.seg[Seg::Cs as usize];
-        let mut ctx = if self.long_mode() && cs.attr & SegReg::L != 0 {
-            2 | Ctx::FLAT
-        } else if cs.attr & SegReg::DB != 0 {
-            1
+        let mode = if self.long_mode() && cs.attr & SegReg::L != 0 {
+            2
         } else {
-            0
+            u32::from(cs.attr & SegReg::DB != 0)
         };
+        let mut ctx = mode | if mode == 2 { Ctx::FLAT } else { 0 };
         let mut set = |on: bool, bit: u32| ctx |= if on { bit } else { 0 };
         let off = self.cr0 & (cr0::EM | cr0::TS) != 0;
-        set(s.seg[Seg::Ss as usize].attr & SegReg::DB != 0, Ctx::SS32);
+        // Nothing in 64-bit mode, where SYSCALL and interrupts leave it different.
+        set(mode != 2 && s.seg[Seg::Ss as usize].attr & SegReg::DB != 0, Ctx::SS32);
         set(s.flat(), Ctx::FLAT);
         set(!off, Ctx::X87 | Ctx::MMX);
         set(!off && self.cr4 & cr4::OSFXSR != 0, Ctx::SSE);
