@@ -144,7 +144,7 @@ pub struct Vm {
     pub cpu: *mut Cpu,
     /// Address of the first entry of [`Self::jumps`].
     pub first_jump: u64,
-    /// What is in the tags of jumps that may be taken now: to code in global pages, which is in the first of the two places, and
+    /// What is in the tags of jumps that may be taken now: to code in global pages, which is in either of the two places, and
     /// to other code, in the second. For user mode both are the same.
     pub jump_keys: [u64; 2],
     /// See [`Stubs`].
@@ -260,27 +260,23 @@ impl Vm {
         let (entry, code) = to;
         self.note_way(entry, at);
         let room = !self.in_use(at, rip);
-        if shared != own {
-            if !global {
-                // An old way to there would be found first.
-                if self.jumps[at].tag == rip ^ shared {
-                    self.jumps[at] = Jump::EMPTY;
-                }
-                self.jumps[at ^ 1] = Jump { tag: rip ^ own, entry, code };
-            } else {
-                self.jumps[at] = Jump { tag: rip ^ shared, entry, code };
+        if shared != own && !global {
+            // An old way to there would be found first.
+            if self.jumps[at].tag == rip ^ shared {
+                self.jumps[at] = Jump::EMPTY;
             }
+            self.jumps[at ^ 1] = Jump { tag: rip ^ own, entry, code };
             return room;
         }
         let place = if !room && !self.in_use(at ^ 1, rip) { at ^ 1 } else { at };
-        let new = Jump { tag: rip ^ own, entry, code };
+        let new = Jump { tag: rip ^ shared, entry, code };
         let old = std::mem::replace(&mut self.jumps[place], new);
         let same = |j: &Jump| j.tag == new.tag;
         if same(&self.jumps[place ^ 1]) {
             self.jumps[place ^ 1] = Jump::EMPTY;
         }
         // What was in its first place goes beside it.
-        let old_rip = old.tag ^ own;
+        let old_rip = old.tag ^ shared;
         if place == at && old.entry != 0 && !same(&old) && old_rip == canonical(old_rip) && jump_index(old_rip) == at {
             self.jumps[at ^ 1] = old;
         }
@@ -380,12 +376,9 @@ mod tests {
     /// As compiled code looks.
     fn find(vm: &Vm, rip: u64) -> Option<u64> {
         let at = jump_index(rip);
-        [at, at ^ 1]
-            .into_iter()
-            .zip(vm.jump_keys)
-            .map(|(at, key)| (vm.jumps[at], key))
-            .find(|(j, key)| j.tag == rip ^ key)
-            .map(|(j, _)| j.entry)
+        let [shared, own] = vm.jump_keys;
+        let found = [(at, shared), (at ^ 1, own), (at ^ 1, shared)].into_iter().find(|(n, key)| vm.jumps[*n].tag == rip ^ key);
+        found.map(|(n, _)| vm.jumps[n].entry)
     }
 
     #[test]
@@ -402,12 +395,34 @@ mod tests {
 
     #[test]
     fn two_for_one_place_have_room() {
+        for (start, key, global) in [(0x40_0100, USER, false), (CODE, KERNEL, true)] {
+            let mut vm = vm(key);
+            let (a, b) = (start, start + 0x1000 * (JUMPS / PLACES) as u64);
+            assert_eq!(jump_index(a), jump_index(b));
+            vm.add_jump(a, (1, 0), global);
+            vm.add_jump(b, (2, 0), global);
+            assert_eq!((find(&vm, a), find(&vm, b)), (Some(1), Some(2)));
+        }
+    }
+
+    #[test]
+    fn what_leads_to_a_dropped_entry_is_found_wherever_it_is() {
         let mut vm = vm(USER);
-        let (a, b) = (0x40_0100, 0x40_0100 + 0x1000 * (JUMPS / PLACES) as u64);
-        assert_eq!(jump_index(a), jump_index(b));
-        vm.add_jump(a, (1, 0), false);
-        vm.add_jump(b, (2, 0), false);
-        assert_eq!((find(&vm, a), find(&vm, b)), (Some(1), Some(2)));
+        let far = 0x1000 * (JUMPS / PLACES) as u64;
+        let rips: Vec<u64> = (0..3).map(|n| 0x40_0100 + n * far).collect();
+        for (n, rip) in rips.iter().enumerate() {
+            vm.add_jump(*rip, (0x10, n as u64), false);
+        }
+        vm.add_jump(0x40_0200, (0x20, 0), false);
+        vm.forget_entry(0x10);
+        assert!(rips.iter().all(|rip| find(&vm, *rip).is_none()));
+        assert_eq!(find(&vm, 0x40_0200), Some(0x20));
+        for n in 0..1000 {
+            vm.add_jump(0x40_0300 + n % 40, (0x30, 0), false);
+        }
+        assert!(vm.ways[&0x30].len() < 200, "what is there already is not noted again and again");
+        vm.forget_entry(0x30);
+        assert!(vm.jumps.iter().all(|j| j.entry != 0x30));
     }
 
     #[test]

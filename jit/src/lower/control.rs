@@ -204,11 +204,14 @@ impl Lower<'_, '_> {
         let first = self.b.ins().band_imm_u(mixed, ((JUMPS - 1) << PLACE_SHIFT) as i64);
         let again = self.b.create_block();
         self.b.set_cold_block(again);
-        self.try_jump((vm, 0), jumps, first, rip, go, (again, &[]));
+        let key = |l: &mut Self, n: usize| l.b.ins().load(I64, l.places.vm, vm, (offset_of!(Vm, jump_keys) + 8 * n) as i32);
+        let shared = key(self, 0);
+        self.try_jump(&[shared], jumps, first, rip, go, (again, &[]));
         self.b.seal_block(again);
         self.b.switch_to_block(again);
+        let own = key(self, 1);
         let second = self.b.ins().bxor_imm_u(first, 1 << PLACE_SHIFT);
-        self.try_jump((vm, 1), jumps, second, rip, go, (out, &[link.into()]));
+        self.try_jump(&[own, shared], jumps, second, rip, go, (out, &[link.into()]));
         self.b.seal_block(go);
         self.b.switch_to_block(go);
         if self.one_page() {
@@ -218,26 +221,29 @@ impl Lower<'_, '_> {
         self.b.ins().return_call_indirect(self.tail, code, &[self.state, entry]);
     }
 
-    /// Goes to `go` with the entry and its code if the jump at a place is for this instruction pointer and the [`Vm`]'s key of that
-    /// number, else to `miss`.
+    /// Goes to `go` with the entry and its code if the jump at a place is for this instruction pointer and one of the keys, else to
+    /// `miss`.
     fn try_jump(
         &mut self,
-        (vm, key): (Value, usize),
+        keys: &[Value],
         jumps: Value,
         place: Value,
         rip: Value,
         go: ClifBlock,
         miss: (ClifBlock, &[BlockArg]),
     ) {
-        let key = self.b.ins().load(I64, self.places.vm, vm, (offset_of!(Vm, jump_keys) + 8 * key) as i32);
-        let wanted = self.b.ins().bxor(rip, key);
         let offset = self.b.ins().ishl_imm_u(place, i64::from(size_of::<Jump>().trailing_zeros() - PLACE_SHIFT));
         let jump = self.b.ins().iadd(jumps, offset);
-        let tag = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, tag) as i32);
-        let entry = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, entry) as i32);
-        let code = self.b.ins().load(I64, self.places.vm, jump, offset_of!(Jump, code) as i32);
-        let other = self.b.ins().icmp(IntCC::NotEqual, tag, wanted);
-        self.b.ins().brif(other, miss.0, miss.1, go, &[entry.into(), code.into()]);
+        let load = |l: &mut Self, at: usize| l.b.ins().load(I64, l.places.vm, jump, at as i32);
+        let tag = load(self, offset_of!(Jump, tag));
+        let (entry, code) = (load(self, offset_of!(Jump, entry)), load(self, offset_of!(Jump, code)));
+        let found = self.b.ins().bxor(rip, tag);
+        let mut same = self.b.ins().icmp(IntCC::Equal, found, keys[0]);
+        for key in &keys[1..] {
+            let this = self.b.ins().icmp(IntCC::Equal, found, *key);
+            same = self.b.ins().bor(same, this);
+        }
+        self.b.ins().brif(same, go, &[entry.into(), code.into()], miss.0, miss.1);
     }
 
     /// Ends the block by going to an instruction pointer outside the region.
