@@ -291,9 +291,11 @@ impl Finder<'_> {
     }
 
     /// Whether a block of the page that was not reached may be the target of an indirect jump. When everything counts as
-    /// known, that says nothing.
+    /// known, that says nothing; nor when regions are made one, for then every byte that they were made from does, and the targets are
+    /// among their entries.
     fn guess(&self, at: u16) -> bool {
-        self.known[usize::from(at)] && !self.covered[usize::from(at)] && self.request.known.len() < PAGE
+        let blocks = self.request.known.len() < PAGE && self.request.merge.is_none();
+        blocks && self.known[usize::from(at)] && !self.covered[usize::from(at)]
     }
 }
 
