@@ -17,20 +17,7 @@ pub const COUNT: usize = 12;
 /// What the leaves do.
 pub const OPS: [VecOp; COUNT] = {
     use VecOp::*;
-    [
-        AesEnc,
-        AesEncLast,
-        AesDec,
-        AesDecLast,
-        AesImc,
-        CarrylessMul,
-        Sha1Rounds4,
-        Sha1NextE,
-        Sha1Msg1,
-        Sha1Msg2,
-        Sha256Msg1,
-        Sha256Msg2,
-    ]
+    [AesEnc, AesEncLast, AesDec, AesDecLast, AesImc, CarrylessMul, Sha1Rounds4, Sha1NextE, Sha1Msg1, Sha1Msg2, Sha256Msg1, Sha256Msg2]
 };
 
 /// The portable leaf number `N`.

@@ -303,11 +303,7 @@ impl Cpu {
     pub fn update_context(&mut self) {
         let s = &*self.state;
         let cs = &s.seg[Seg::Cs as usize];
-        let mode = if self.long_mode() && cs.attr & SegReg::L != 0 {
-            2
-        } else {
-            u32::from(cs.attr & SegReg::DB != 0)
-        };
+        let mode = if self.long_mode() && cs.attr & SegReg::L != 0 { 2 } else { u32::from(cs.attr & SegReg::DB != 0) };
         let mut ctx = mode | if mode == 2 { Ctx::FLAT } else { 0 };
         let mut set = |on: bool, bit: u32| ctx |= if on { bit } else { 0 };
         let off = self.cr0 & (cr0::EM | cr0::TS) != 0;

@@ -259,3 +259,16 @@ fn no_task_switches_in_long_mode() {
         assert_eq!(b.run(), format!("#13({:#x})", selector & !3));
     }
 }
+
+/// SYSCALL leaves SS.B set, an interrupt a null SS. Were these two contexts, a kernel would be translated twice.
+#[test]
+fn code_has_one_context_whatever_ss_is() {
+    let [null, data] = [0, sel::DATA].map(|selector| {
+        let load = |a: &mut CodeAssembler| ok(a.mov(eax, u32::from(selector)).and_then(|()| a.mov(ss, eax)).and_then(|()| a.hlt()));
+        let b = check(Start::L64, load, "hlt");
+        assert_eq!(b.cpu.state.seg[2].selector, selector);
+        (b.cpu.state.ctx, b.cpu.state.seg[2].attr)
+    });
+    assert_ne!(null.1, data.1, "a test of nothing");
+    assert_eq!(null.0, data.0);
+}

@@ -223,15 +223,7 @@ impl Lower<'_, '_> {
 
     /// Goes to `go` with the entry and its code if the jump at a place is for this instruction pointer and one of the keys, else to
     /// `miss`.
-    fn try_jump(
-        &mut self,
-        keys: &[Value],
-        jumps: Value,
-        place: Value,
-        rip: Value,
-        go: ClifBlock,
-        miss: (ClifBlock, &[BlockArg]),
-    ) {
+    fn try_jump(&mut self, keys: &[Value], jumps: Value, place: Value, rip: Value, go: ClifBlock, miss: (ClifBlock, &[BlockArg])) {
         let offset = self.b.ins().ishl_imm_u(place, i64::from(size_of::<Jump>().trailing_zeros() - PLACE_SHIFT));
         let jump = self.b.ins().iadd(jumps, offset);
         let load = |l: &mut Self, at: usize| l.b.ins().load(I64, l.places.vm, jump, at as i32);
