@@ -256,11 +256,13 @@ impl Lower<'_, '_> {
         {
             return;
         }
-        let v = self.int(target, Width::Q);
-        self.check_ip_value(v);
+        if !self.only_jumps() {
+            let v = self.int(target, Width::Q);
+            self.check_ip_value(v);
+        }
     }
 
-    fn check_ip_value(&mut self, v: Value) {
+    pub(super) fn check_ip_value(&mut self, v: Value) {
         if self.code64() {
             let up = self.b.ins().ishl_imm_u(v, 16);
             let back = self.b.ins().sshr_imm_u(up, 16);

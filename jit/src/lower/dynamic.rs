@@ -2,7 +2,7 @@
 //! entries before the jump cache is asked.
 
 use super::Lower;
-use crate::region::{Block, PAGE};
+use crate::region::{Block, PAGE, jumps_by_table};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{Block as ClifBlock, InstBuilder, JumpTableData, Value};
@@ -48,19 +48,26 @@ impl Lower<'_, '_> {
         let likely = self.likely_entries();
         let offsets: Vec<u16> = likely.iter().map(|n| self.region.entries[*n]).collect();
         let hash = if self.region.base.is_none() && !likely.is_empty() { Hash::find(&offsets) } else { None };
-        let Some(hash) = hash else { return self.leave_block_to(rip) };
-        self.store_dirty();
-        self.sync_flags();
-        let budget = self.budget_less(self.executed);
+        let Some(hash) = hash else { return self.leave_far(rip) };
         let base = self.load_state(I64, offset_of!(State, page));
         let offset = self.b.ins().isub(rip, base);
         let offset = if self.code64() { offset } else { self.b.ins().band_imm_u(offset, 0xffff_ffff) };
-        let (look, miss) = (self.b.create_block(), self.b.create_block());
-        let near = self.b.create_block();
         let far = self.b.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, offset, PAGE as i64);
-        self.b.ins().brif(far, miss, &[], near, &[]);
+        let (out, near, look, miss) = (self.b.create_block(), self.b.create_block(), self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(far, out, &[], near, &[]);
+        self.b.seal_block(out);
         self.b.seal_block(near);
+        self.b.switch_to_block(out);
+        let (flags, dirty, have) = (self.flags, self.dirty, self.have);
+        self.leave_far(rip);
+        (self.flags, self.dirty, self.have) = (flags, dirty, have);
         self.b.switch_to_block(near);
+        self.store_dirty();
+        let reads_flags = |n: &usize| self.region.blocks.iter().zip(&self.plans).any(|(b, p)| b.entry == Some(*n) && p.flags_live);
+        if likely.iter().any(reads_flags) {
+            self.sync_flags();
+        }
+        let budget = self.budget_less(self.executed);
         let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThanOrEqual, budget, 0);
         self.b.ins().brif(spent, miss, &[], look, &[]);
         self.b.seal_block(look);
@@ -79,9 +86,25 @@ impl Lower<'_, '_> {
         }
         self.b.seal_block(miss);
         self.b.switch_to_block(miss);
+        self.sync_flags();
         let to = self.chain_to;
         self.jump(to, &[rip, budget]);
         self.ended = true;
+    }
+
+    /// Whether the instruction jumps to an address known at run time only and does nothing else: then it is looked at where the jump
+    /// turns out to leave the page.
+    pub(super) fn only_jumps(&self) -> bool {
+        self.insn.is_some_and(|(_, i)| jumps_by_table(&i))
+    }
+
+    /// Ends the block by going elsewhere.
+    fn leave_far(&mut self, rip: Value) {
+        if self.only_jumps() {
+            self.check_ip_value(rip);
+            self.end_insn();
+        }
+        self.leave_block_to(rip);
     }
 
     /// The entries that a jump to somewhere may go to: a return goes to what follows a call.
