@@ -276,6 +276,48 @@ impl System for Rom {
     }
 }
 
+/// The jump that mostly stays in its page goes to an address that is not canonical: #GP there, with the flags of before.
+#[test]
+fn a_computed_jump_to_nowhere() {
+    for (name, make) in ENGINES {
+        let mut bench = Bench::new(Start::L64);
+        let mut jump = 0;
+        bench.asm(|a| {
+            let [mut again, mut even, mut go, mut odd, mut on] = std::array::from_fn(|_| a.create_label());
+            a.mov(ecx, ROUNDS).unwrap();
+            a.set_label(&mut again).unwrap();
+            a.lea(rax, ptr(odd)).unwrap();
+            a.test(ecx, 1).unwrap();
+            a.jne(go).unwrap();
+            a.lea(rax, ptr(even)).unwrap();
+            a.set_label(&mut go).unwrap();
+            a.jmp(rax).unwrap();
+            a.set_label(&mut odd).unwrap();
+            a.add(ebx, 1).unwrap();
+            a.jmp(on).unwrap();
+            a.set_label(&mut even).unwrap();
+            a.add(ebx, 16).unwrap();
+            a.set_label(&mut on).unwrap();
+            a.dec(ecx).unwrap();
+            a.jne(again).unwrap();
+            a.mov(rax, 1u64 << 47).unwrap();
+            a.cmp(ecx, 1).unwrap();
+            a.jmp(go).unwrap();
+            let code = a.assemble(CODE).unwrap();
+            jump = CODE + code.windows(2).position(|w| w == [0xff, 0xe0]).unwrap() as u64;
+        });
+        let mut engine = make();
+        bench.cpu.state.budget = BUDGET;
+        engine.run(&mut bench.cpu);
+        assert_eq!(bench.vector(), Some(13), "{name}");
+        assert_eq!((bench.frame(0), bench.frame(1)), (0, jump), "{name}: error code, RIP");
+        // CMP of 0 and 1.
+        assert_eq!(bench.frame(3) & 0x8d5, 0x95, "{name}: flags");
+        assert_eq!(bench.cpu.gpr(3), u64::from(ROUNDS) / 2 * 17, "{name}");
+        assert!(name != "eager" || counter(&*engine, "jit.instructions") > 100, "{:?}", engine.stats());
+    }
+}
+
 #[test]
 fn code_in_a_device() {
     // The device's code changes without any write to memory.
