@@ -94,10 +94,8 @@ fn fast_index(phys: u64) -> usize {
     ((phys ^ phys >> 12) as usize) & (FAST - 1)
 }
 
-impl Cache {
-    /// An empty one.
-    #[must_use]
-    pub fn new() -> Cache {
+impl Default for Cache {
+    fn default() -> Cache {
         Cache {
             regions: FxHashMap::default(),
             next: 0,
@@ -110,7 +108,9 @@ impl Cache {
             code_bytes: 0,
         }
     }
+}
 
+impl Cache {
     /// Code for a physical address.
     #[inline]
     pub fn find(&mut self, phys: u64, ctx: Ctx) -> Option<Found> {

@@ -188,7 +188,7 @@ impl JitEngine {
             // SAFETY: the code at this address was compiled with exactly this signature, and `memory` keeps it.
             enter: unsafe { std::mem::transmute::<usize, Enter>(enter as usize) },
             memory,
-            cache: Cache::new(),
+            cache: Cache::default(),
             queue,
             store,
             compiler: options.foreground.then_some(compiler),
