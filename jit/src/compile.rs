@@ -157,7 +157,7 @@ impl Compiler {
             self.context.set_disasm(clif.is_some());
             let mut code = self.finish(self.optimize && !quick)?;
             let starts = self.starts(&mut code, region.entries.len())?;
-            let clif = clif.map(|c| format!("{c}\n;OPT\n{}", self.context.func.display()));
+            let clif = clif.map(|c| format!("{c}\n; after the optimizer\n{}", self.context.func.display()));
             if let (Some(dump), Some(clif)) = (&self.dump, clif) {
                 let code = self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
                 dump.region(request.page, &region, &calls, &clif, &code);

@@ -1,5 +1,6 @@
 //! Looking at generated code: when `EGRET_JIT_DUMP` names a directory, every region leaves a file there with its guest
-//! instructions, its CLIF and its machine code, and `installed.txt` says at which addresses the code was put, for a profiler.
+//! instructions, its CLIF before and after the optimizer and its machine code, and `installed.txt` says at which addresses the code was
+//! put, for a profiler.
 
 use crate::compile::Compiled;
 use crate::region::Region;
