@@ -92,10 +92,10 @@ impl Lower<'_, '_> {
         self.ended = true;
     }
 
-    /// Whether the instruction jumps to an address known at run time only and does nothing else: then it is looked at where the jump
-    /// turns out to leave the page.
+    /// Whether the instruction jumps to an address known at run time only and does nothing else, in 64-bit mode: what lies in this page
+    /// is canonical, so the address is looked at where the jump turns out to leave it.
     pub(super) fn only_jumps(&self) -> bool {
-        self.insn.is_some_and(|(_, i)| jumps_by_table(&i))
+        self.code64() && self.insn.is_some_and(|(_, i)| jumps_by_table(&i))
     }
 
     /// Ends the block by going elsewhere.
