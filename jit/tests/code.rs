@@ -5,7 +5,7 @@
 mod harness;
 
 use egret_bus::Phys;
-use egret_cpu::{Engine, Exit, Interp, System};
+use egret_cpu::{Engine, Exit, Interp, SegReg, System};
 use egret_jit::{JitEngine, Options};
 use harness::*;
 use iced_x86::code_asm::*;
@@ -314,6 +314,35 @@ fn a_computed_jump_to_nowhere() {
         // CMP of 0 and 1.
         assert_eq!(bench.frame(3) & 0x8d5, 0x95, "{name}: flags");
         assert_eq!(bench.cpu.gpr(3), u64::from(ROUNDS) / 2 * 17, "{name}");
+        assert!(name != "eager" || counter(&*engine, "jit.instructions") > 100, "{:?}", engine.stats());
+    }
+}
+
+/// CS's limit lies in the page, below where a computed jump of compiled code goes: #GP at the jump.
+#[test]
+fn a_computed_jump_beyond_the_limit() {
+    const BEYOND: u64 = CODE + 0x800;
+    for (name, make) in ENGINES {
+        let mut bench = Bench::new(Start::P32);
+        let limit = |bench: &mut Bench, limit: u64| {
+            let code = &mut bench.cpu.state.seg[1];
+            *code = SegReg::new(code.selector, code.base, limit as u32, code.attr);
+            bench.cpu.update_context();
+            bench.cpu.state.rip = CODE;
+            bench.cpu.state.budget = 100_000;
+        };
+        // mov ecx, ROUNDS; mov eax, BEYOND; jmp eax; and there: dec ecx; jne to the second; jmp to itself.
+        bench.bytes(CODE, &[&[0xb9][..], &ROUNDS.to_le_bytes(), &[0xb8], &(BEYOND as u32).to_le_bytes(), &[0xff, 0xe0]].concat());
+        let back = (CODE + 5).wrapping_sub(BEYOND + 7) as u32;
+        bench.bytes(BEYOND, &[&[0x49, 0x0f, 0x85][..], &back.to_le_bytes(), &[0xeb, 0xfe]].concat());
+        let mut engine = make();
+        limit(&mut bench, BEYOND + 0xff);
+        assert_eq!(engine.run(&mut bench.cpu), Exit::Budget, "{name}");
+        assert_eq!((bench.vector(), bench.cpu.gpr(1)), (None, 0), "{name}");
+        limit(&mut bench, BEYOND - 1);
+        engine.run(&mut bench.cpu);
+        assert_eq!(bench.vector(), Some(13), "{name}");
+        assert_eq!(bench.frame(1), CODE + 10, "{name}: EIP, the jump's");
         assert!(name != "eager" || counter(&*engine, "jit.instructions") > 100, "{:?}", engine.stats());
     }
 }
