@@ -226,22 +226,11 @@ fn work(shared: &(Mutex<Shared>, Condvar), send: &Sender<Done>, finished: &Atomi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::region::PAGE;
+    use crate::region::tests::request;
 
     fn job(n: u64) -> Job {
-        let bytes = Box::new([0; crate::region::PAGE]);
-        let request = Request {
-            page: n << 12,
-            ctx: Ctx(2),
-            features: Default::default(),
-            base: None,
-            bytes,
-            entries: vec![0],
-            soft: vec![],
-            known: vec![],
-            covered: vec![],
-            merge: None,
-            beyond: None,
-        };
+        let request = Request { page: n << 12, ..request(Ctx(2), Box::new([0; PAGE]), vec![0]) };
         Job { key: (n << 12, Ctx(2)), since: Instant::now(), request }
     }
 

@@ -364,7 +364,8 @@ fn round(start: Start, bits: u32, seed: u64, jits: &mut [JitEngine]) {
     }
 }
 
-/// Optimized or not, with or without code that was not reached, and one as on hosts where regions have frames of their own. Cranelift's own checkers see a quarter of the programs: they take most of the time.
+/// Optimized or not, with or without code that was not reached, and one as on hosts where regions have frames of their own.
+/// Cranelift's own checkers see a quarter of the programs: they take most of the time.
 fn jit(n: u64) -> JitEngine {
     let tuning = Tuning { optimize: n & 1 != 0, verify: n == 1, share_frame: n != 3 };
     JitEngine::with(Options { threshold: 1, foreground: true, unreached: n & 2 != 0, code_memory: 1 << 20, tuning, ..Options::default() })

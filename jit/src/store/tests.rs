@@ -1,6 +1,6 @@
 use super::*;
 use crate::compile::{Compiler, Tuning};
-use crate::region::Request;
+use crate::region::tests::request;
 
 /// A directory of its own that goes away with the test.
 struct Dir(PathBuf);
@@ -41,21 +41,7 @@ fn page(n: u8, behind: u8) -> Box<[u8; PAGE]> {
 
 fn compiled(n: u8) -> Compiled {
     let mut compiler = Compiler::new(Tuning { optimize: false, verify: true, ..Tuning::default() }).unwrap();
-    let offset = AT as u16;
-    let request = Request {
-        page: 0x5000,
-        ctx: CTX,
-        features: Features::ALL,
-        base: None,
-        bytes: page(n, 0x90),
-        entries: vec![offset],
-        soft: vec![],
-        known: vec![offset],
-        covered: vec![],
-        merge: None,
-        beyond: None,
-    };
-    compiler.compile(request).unwrap()
+    compiler.compile(request(CTX, page(n, 0x90), vec![AT as u16])).unwrap()
 }
 
 fn find(store: &mut Store, at: u64, bytes: &[u8; PAGE], ctx: Ctx) -> Option<Compiled> {
