@@ -94,21 +94,24 @@ fn jump(bytes: &[u8]) -> Option<usize> {
 
 /// The entries' code, given where a region of several begins to choose among them; `None` when it does more than that.
 ///
-/// A few registers are all that is changed before the choice is made, none of which the entries' code can depend on: it follows
-/// from the number that was compared, which is used there only.
+/// A few registers are all that is changed before the choice is made, none of which the entries' code can depend on: one is the
+/// entry's number, one how many there are, and the others follow from these, which are used there only. A second constant is none of
+/// them, and may be somebody's.
 fn choices(code: &[u8], from: usize, entries: usize) -> Option<Vec<u32>> {
     const LONGEST: usize = 12;
     let index_at = std::mem::offset_of!(Entry, index) as u64;
-    let (mut table, mut count) = (None, None);
+    let (mut table, mut count, mut number) = (None, None, None);
     for i in instructions(code, from).take(LONGEST) {
         let register = |n: u32| i.op_kind(n) == OpKind::Register;
         let index_of_entry = i.op1_kind() == OpKind::Memory && i.memory_base() == Register::RSI && i.memory_index() == Register::None;
         let free = !matches!(i.op0_register().full_register(), Register::RDI | Register::RSI | Register::RSP | Register::RBP);
         match i.mnemonic() {
             Mnemonic::Mov if register(0) && free && i.op0_register().is_gpr32() => match i.op1_kind() {
-                OpKind::Immediate32 => count = Some(i.immediate(1) as usize),
-                OpKind::Memory if index_of_entry && i.memory_displacement64() == index_at => {}
-                OpKind::Register if i.op1_register().is_gpr32() => {}
+                OpKind::Immediate32 if count.is_none() => count = Some(i.immediate(1) as usize),
+                OpKind::Memory if number.is_none() && index_of_entry && i.memory_displacement64() == index_at => {
+                    number = Some(i.op0_register());
+                }
+                OpKind::Register if number == Some(i.op1_register()) => {}
                 _ => return None,
             },
             Mnemonic::Cmp if register(0) && register(1) => {}
@@ -132,7 +135,8 @@ fn choices(code: &[u8], from: usize, entries: usize) -> Option<Vec<u32>> {
 }
 
 /// Makes a region's code use the frame that there is: the offset at which each entry's code begins. `tails` is how often it goes over
-/// to other regions, which all have to be found. `None`, and code that is no good any more, when Cranelift made something else than what is known here.
+/// to other regions, which all have to be found. `None`, and code that is no good any more, when Cranelift made something else than
+/// what is known here.
 pub fn share(code: &mut [u8], tails: usize, entries: usize) -> Option<Vec<u32>> {
     let Prologue { len, undo } = prologue(code)?;
     let mut found = 0;
@@ -159,8 +163,8 @@ pub fn share(code: &mut [u8], tails: usize, entries: usize) -> Option<Vec<u32>> 
 mod tests {
     use super::*;
     use crate::compile::{Compiler, Tuning};
-    use crate::region::{PAGE, Request};
-    use egret_isa::Features;
+    use crate::region::PAGE;
+    use crate::region::tests::request;
     use egret_isa::insn::Ctx;
 
     const SAVE: [u8; 12] = [0x48, 0x83, 0xec, 0x20, 0x48, 0x89, 0x1c, 0x24, 0x4c, 0x89, 0x64, 0x24];
@@ -204,21 +208,28 @@ mod tests {
             let at = usize::from(n) * 16;
             bytes[at..at + 4].copy_from_slice(&[0xff, 0xc0, 0xeb, if n + 1 == entries { 0u8.wrapping_sub(4 + (at as u8)) } else { 12 }]);
         }
-        let request = Request {
-            page: 0x5000,
-            ctx: Ctx(2 | Ctx::FLAT | Ctx::SSE | Ctx::FP_MASKED | Ctx::PE),
-            features: Features::ALL,
-            base: None,
-            bytes,
-            entries: (0..entries).map(|n| 16 * n).collect(),
-            soft: vec![],
-            known: (0..entries).map(|n| 16 * n).collect(),
-            covered: vec![],
-            merge: None,
-            beyond: None,
-        };
+        let ctx = Ctx(2 | Ctx::FLAT | Ctx::SSE | Ctx::FP_MASKED | Ctx::PE);
+        let request = request(ctx, bytes, (0..entries).map(|n| 16 * n).collect());
         let mut compiler = Compiler::new(Tuning { share_frame, ..Tuning::default() }).unwrap();
         compiler.compile(request).unwrap().starts
+    }
+
+    #[test]
+    fn a_choice_that_leaves_a_constant_behind_is_kept() {
+        // mov ecx, [rsi]; mov eax, 2; cmp ecx, eax; cmovb eax, ecx; lea rcx, [rip + 9]; movsxd rax, [rcx + 4 * rax]; add rcx, rax;
+        // jmp rcx; the table of two and what is beyond, all of them 12 bytes on.
+        let choice = [
+            0x8b, 0x0e, 0xb8, 2, 0, 0, 0, 0x3b, 0xc8, 0x0f, 0x42, 0xc1, 0x48, 0x8d, 0x0d, 9, 0, 0, 0, 0x48, 0x63, 0x04, 0x81, 0x48, 0x03,
+            0xc8, 0xff, 0xe1, 12, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0, 0x90,
+        ];
+        assert_eq!(choices(&choice, 0, 2), Some(vec![40, 40]));
+        assert_eq!(choices(&choice, 0, 3), None, "another number of entries");
+        // mov r10d, 2
+        let constant = [&[0x41, 0xba, 2, 0, 0, 0][..], &choice].concat();
+        assert_eq!(choices(&constant, 0, 2), None);
+        // mov r10d, r11d
+        let copy = [&[0x45, 0x8b, 0xd3][..], &choice].concat();
+        assert_eq!(choices(&copy, 0, 2), None);
     }
 
     #[test]
