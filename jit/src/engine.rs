@@ -34,6 +34,9 @@ pub enum JitError {
     /// No memory for code.
     #[error(transparent)]
     Memory(#[from] CodeError),
+    /// No memory for the jump cache.
+    #[error("the host gave no memory for the jump cache: {0}")]
+    Jumps(#[source] std::io::Error),
 }
 
 /// How the engine works.
@@ -178,7 +181,7 @@ impl JitEngine {
         let frame = fixed.place(&frame::ENTER)?.address;
         let enter = fixed.place(&compiler.trampoline(frame)?)?.address;
         memory.keep(fixed);
-        let mut vm: Box<Vm> = Box::default();
+        let mut vm = Box::new(Vm::new().map_err(JitError::Jumps)?);
         vm.stubs = stubs;
         let store = (!options.foreground).then(|| Store::new(options.store.clone(), fingerprint(&compiler.settings())));
         let queue = if options.foreground { None } else { Some(Queue::new(options.threads.max(1), options.tuning)?) };

@@ -14,6 +14,7 @@ pub mod helpers;
 pub mod host_crypto;
 mod host_fp;
 pub mod host_x87;
+mod jumps;
 pub mod leaf;
 mod lower;
 pub mod memory;

@@ -1,5 +1,6 @@
 //! What compiled code knows besides [`egret_cpu::State`]: helpers, link tables, and what it comes back with.
 
+use crate::jumps::Jumps;
 use crate::leaf::{COUNT, Fpu, LEAVES};
 use egret_cpu::functions::Function;
 use egret_cpu::{Cpu, Fault};
@@ -162,7 +163,7 @@ pub struct Vm {
     /// Operands of a vector operation, and its result: see [`crate::helpers::vector`].
     pub vectors: [u128; 3],
     /// Where to go on for instruction pointers, a table with two places for each: see [`jump_index`].
-    pub jumps: Box<[Jump]>,
+    pub jumps: Jumps,
     /// Where there are or were jumps to an [`Entry`], by its address: there, or beside it.
     ways: FxHashMap<u64, Vec<u32>>,
     keys: JumpKeys,
@@ -182,10 +183,11 @@ pub struct Vm {
     pub fpu: Fpu,
 }
 
-impl Default for Vm {
-    fn default() -> Vm {
-        let jumps = vec![Jump::EMPTY; JUMPS].into_boxed_slice();
-        Vm {
+impl Vm {
+    /// One without code; the error is the host's, which has no room for the jump cache.
+    pub fn new() -> std::io::Result<Vm> {
+        let jumps = Jumps::new()?;
+        Ok(Vm {
             first_jump: jumps.as_ptr() as u64,
             cpu: std::ptr::null_mut(),
             stubs: Stubs::default(),
@@ -206,11 +208,9 @@ impl Default for Vm {
             flushes: 0,
             leaves: LEAVES.map(|leaf| leaf as usize as u64),
             fpu: Fpu::default(),
-        }
+        })
     }
-}
 
-impl Vm {
     /// What code depends on besides the instruction pointer; RFLAGS.AC has no say in where code is.
     #[must_use]
     pub fn key(cpu: &Cpu) -> u64 {
@@ -368,7 +368,7 @@ mod tests {
     const CODE: u64 = 0xffff_ffff_8154_b022;
 
     fn vm(key: u64) -> Vm {
-        let mut vm = Vm::default();
+        let mut vm = Vm::new().unwrap();
         vm.change_keys(key);
         vm
     }

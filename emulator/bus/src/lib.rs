@@ -1,6 +1,7 @@
 //! The devices' side of a machine: addresses, guest RAM, the port and memory-mapped I/O maps, interrupt lines,
 //! machine events and the trait every chip implements. Nothing here knows a CPU or a port number.
 
+mod ahead;
 mod device;
 mod events;
 mod line;

@@ -3,6 +3,7 @@
 //! Every host address in Egret comes out of [`GuestRam::host`], the one checked path.
 
 use crate::Phys;
+use crate::ahead::Ahead;
 use memmap2::{MmapMut, MmapOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -50,7 +51,10 @@ fn use_large_pages(_map: &MmapMut) {
 
 /// Guest RAM. Clones share the same memory.
 #[derive(Clone)]
-pub struct GuestRam(Arc<Vec<Region>>);
+pub struct GuestRam {
+    regions: Arc<Vec<Region>>,
+    ahead: Option<Arc<Ahead>>,
+}
 
 impl GuestRam {
     /// Reserves zeroed memory for `regions`, each (first physical address, length in bytes), in ascending order and
@@ -67,27 +71,60 @@ impl GuestRam {
             use_large_pages(&map);
             made.push(Region { base, len, host: map.as_mut_ptr(), _map: map });
         }
-        Ok(GuestRam(Arc::new(made)))
+        Ok(GuestRam { regions: Arc::new(made), ahead: None })
+    }
+
+    /// The same RAM, which a thread makes ready ahead of the guest from now on, where the host has a CPU for it. It ends when the last
+    /// clone of what comes back is gone.
+    #[must_use]
+    pub fn prepare_ahead(self) -> GuestRam {
+        let spare = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        // Without the thread it only takes longer.
+        let ahead = if spare { Ahead::start(&self).ok().map(Arc::new) } else { None };
+        GuestRam { ahead, ..self }
+    }
+
+    /// The guest is about to write to a page.
+    pub fn will_write(&self, addr: Phys) {
+        if let Some(ahead) = &self.ahead
+            && let Some((n, offset, host)) = self.find(addr, 1)
+        {
+            ahead.note(n, offset, host as u64);
+        }
+    }
+
+    /// `len` bytes from `addr` on are about to be written, in this order.
+    pub fn will_fill(&self, addr: Phys, len: u64) {
+        if let Some(ahead) = &self.ahead
+            && let Some((n, offset, host)) = self.find(addr, len)
+        {
+            ahead.fill(n, offset, len, host as u64);
+        }
     }
 
     /// The regions as (first physical address, length in bytes).
     pub fn regions(&self) -> impl Iterator<Item = (Phys, u64)> + '_ {
-        self.0.iter().map(|r| (Phys(r.base), r.len))
+        self.regions.iter().map(|r| (Phys(r.base), r.len))
     }
 
     /// Total bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.0.iter().map(|r| r.len).sum()
+        self.regions.iter().map(|r| r.len).sum()
     }
 
     /// The host address of `len` bytes at `addr`, when all of them are RAM of one region.
     #[must_use]
     pub fn host(&self, addr: Phys, len: u64) -> Option<*mut u8> {
-        self.0.iter().find_map(|r| {
+        self.find(addr, len).map(|(_, _, host)| host)
+    }
+
+    /// The region that has all of `len` bytes at `addr`: its number, the offset in it, and the host address.
+    fn find(&self, addr: Phys, len: u64) -> Option<(usize, u64, *mut u8)> {
+        self.regions.iter().enumerate().find_map(|(n, r)| {
             let at = addr.0.wrapping_sub(r.base);
             // SAFETY: `at + len <= r.len`, so the result stays inside the region's mapping.
-            (at < r.len && len <= r.len - at).then(|| unsafe { r.host.add(at as usize) })
+            (at < r.len && len <= r.len - at).then(|| (n, at, unsafe { r.host.add(at as usize) }))
         })
     }
 
@@ -257,6 +294,14 @@ pub unsafe fn compare_exchange_16(host: *mut u8, old: u128, new: u128) -> Option
     }
     let _ = (host, old, new);
     None
+}
+
+#[cfg(test)]
+impl GuestRam {
+    /// Tells how many hold the memory.
+    pub(crate) fn holders(&self) -> std::sync::Weak<impl Sized + use<>> {
+        Arc::downgrade(&self.regions)
+    }
 }
 
 #[cfg(test)]

@@ -214,7 +214,10 @@ impl Cpu {
         if let Some(host) = self.ram.host(Phys(page), 0x1000) {
             let entry = Entry { tag, addend: (host as u64).wrapping_sub(linear & !0xfff) };
             match access {
-                Access::Write => self.state.tlb.write[at] = entry,
+                Access::Write => {
+                    self.ram.will_write(Phys(page));
+                    self.state.tlb.write[at] = entry;
+                }
                 _ => self.state.tlb.read[at] = entry,
             }
         }

@@ -159,7 +159,7 @@ impl Machine {
     ) -> Result<(Machine, Loaded), MachineError> {
         let cpus = u8::try_from(others.len() + 1).ok().filter(|n| *n <= layout::MAX_CPUS);
         let cpus = cpus.ok_or(MachineError::Cpus(others.len() + 1))?;
-        let ram = GuestRam::new(&layout::ram_regions(config.memory))?;
+        let ram = GuestRam::new(&layout::ram_regions(config.memory))?.prepare_ahead();
         let cluster = Cluster::new(&ram, cpus.into());
         let kicks = (0..cpus.into()).map(|n| cluster.kick(n)).collect();
         let board = Board::with_cpus(config.parts, cpus, kicks)?;

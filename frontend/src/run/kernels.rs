@@ -5,10 +5,10 @@
 
 use egret_jit::{create_private, make_private_dir};
 use egret_machine::boot::Unpacked;
-use flate2::Crc;
+use flate2::CrcReader;
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -38,20 +38,22 @@ impl Kernels {
 }
 
 impl Unpacked for Kernels {
-    fn find(&self, packed: &[u8], len: u64) -> Option<Vec<u8>> {
+    fn find(&self, packed: &[u8], len: u64) -> Option<Box<dyn Read>> {
         let path = self.path(packed);
-        if fs::metadata(&path).ok()?.len() != len.checked_add(HEADER as u64)? {
+        let mut file = fs::File::open(&path).ok()?;
+        if file.metadata().ok()?.len() != len.checked_add(HEADER as u64)? {
             return None;
         }
-        let mut bytes = fs::read(&path).ok()?;
-        let (header, kernel) = bytes.split_at_checked(HEADER)?;
-        if &header[..8] != MAGIC || header[8..] != sum(kernel).to_le_bytes() {
+        let mut header = [0; HEADER];
+        file.read_exact(&mut header).ok()?;
+        // Read twice rather than held: fresh memory takes longer to come by than the host's cache to read.
+        if &header[..8] != MAGIC || header[8..] != sum(&mut file).ok()?.to_le_bytes() {
             return None;
         }
+        file.seek(SeekFrom::Start(HEADER as u64)).ok()?;
         // The oldest go first: it was used now. Where the time cannot be set, it only goes earlier.
         let _ = fs::File::options().append(true).open(&path).and_then(|f| f.set_modified(SystemTime::now()));
-        bytes.drain(..HEADER);
-        Some(bytes)
+        Some(Box::new(file.take(len)))
     }
 
     /// On a thread of its own: the guest does not wait for the disk.
@@ -62,10 +64,11 @@ impl Unpacked for Kernels {
     }
 }
 
-fn sum(kernel: &[u8]) -> u32 {
-    let mut crc = Crc::new();
-    crc.update(kernel);
-    crc.sum()
+fn sum(kernel: &mut dyn Read) -> io::Result<u32> {
+    let mut crc = CrcReader::new(kernel);
+    let mut buffer = [0; 64 << 10];
+    while crc.read(&mut buffer)? > 0 {}
+    Ok(crc.crc().sum())
 }
 
 fn write(dir: &Path, path: &Path, kernel: &[u8]) -> io::Result<()> {
@@ -73,7 +76,7 @@ fn write(dir: &Path, path: &Path, kernel: &[u8]) -> io::Result<()> {
     let new = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = create_private(&new).and_then(|mut file| {
         file.write_all(MAGIC)?;
-        file.write_all(&sum(kernel).to_le_bytes())?;
+        file.write_all(&sum(&mut &kernel[..])?.to_le_bytes())?;
         file.write_all(kernel)
     });
     if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
@@ -106,18 +109,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kernels = Kernels::new(dir.path().join("cache"));
         let kernel = vec![7u8; 5000];
-        assert_eq!(kernels.find(b"packed", 5000), None);
+        let find = |packed: &[u8], len| {
+            let mut found = kernels.find(packed, len)?;
+            let mut kernel = Vec::new();
+            found.read_to_end(&mut kernel).ok().map(|_| kernel)
+        };
+        assert_eq!(find(b"packed", 5000), None);
         let path = kernels.path(b"packed");
         write(&kernels.dir, &path, &kernel).unwrap();
-        assert_eq!(kernels.find(b"packed", 5000), Some(kernel));
-        assert_eq!(kernels.find(b"packed", 4999), None);
-        assert_eq!(kernels.find(b"another", 5000), None);
+        assert_eq!(find(b"packed", 5000), Some(kernel));
+        assert_eq!(find(b"packed", 4999), None);
+        assert_eq!(find(b"another", 5000), None);
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert_eq!(kernels.find(b"packed", 5000), None);
+        assert_eq!(find(b"packed", 5000), None);
         fs::write(&path, b"EG").unwrap();
-        assert_eq!(kernels.find(b"packed", 5000), None);
+        assert_eq!(find(b"packed", 5000), None);
     }
 
     #[test]

@@ -101,6 +101,9 @@ impl Elf {
         for s in &self.segments {
             space.claim(s.phys, s.len, what)?;
         }
+        if let Some(s) = self.segments.iter().max_by_key(|s| s.file_len) {
+            space.prepare(s.phys, s.file_len);
+        }
         let mut chunk = vec![0; 64 << 10];
         let mut at = 0u64;
         for s in &self.segments {

@@ -4,7 +4,7 @@ use super::elf::{Elf, LoadError, PREFIX, is_elf};
 use super::entry::gpr;
 use super::unpack::{Format, Metered, drain};
 use super::{BootError, EntryState, Fields, Job, Loaded, Protocol, Reason, Unpack, initrd, layout};
-use std::io::{Cursor, Read};
+use std::io::Read;
 
 /// Offsets of setup header fields, in the file as in the zero page.
 mod field {
@@ -153,15 +153,19 @@ fn unpack(job: &mut Job, header: &Header) -> Result<Option<Kernel>, Reason> {
     if total > memory {
         return Err(Reason::NoRoom { what: "the unpacked kernel", len: total, memory });
     }
+    // Where it goes is only known once its header is unpacked; most likely there.
+    if let Some(at) = header.file.u64_at(field::PREF_ADDRESS).filter(|_| header.version >= 0x20a) {
+        job.space.prepare(at, total.min(memory.saturating_sub(at)));
+    }
     // All formats but gzip, which ends with it anyway, have the size appended to the stream.
     let bare = &payload[..payload.len() - 4];
-    let kept = job.unpacked.and_then(|u| u.find(payload, total)).filter(|k| k.len() as u64 == total);
+    let kept = job.unpacked.and_then(|u| u.find(payload, total));
     let mut copy = None;
     let (name, inner): (_, Box<dyn Read>) = match (Format::detect(payload), kept) {
         (None, _) if is_elf(payload) => ("plain", Box::new(bare)),
         (None, _) => return Err(Reason::Packing(unknown(payload))),
         (Some(Format::Lzo), _) => return Err(Reason::Packing("lzo".into())),
-        (Some(format), Some(kept)) => (format.name(), Box::new(Cursor::new(kept))),
+        (Some(format), Some(kept)) => (format.name(), kept),
         (Some(format), None) => {
             let data = if format == Format::Gzip { payload } else { bare };
             copy = job.unpacked.filter(|_| total <= MOST_KEPT).map(|_| Vec::new());

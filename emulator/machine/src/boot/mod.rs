@@ -24,6 +24,7 @@ pub use error::{BootError, Reason};
 
 use crate::acpi;
 use egret_bus::GuestRam;
+use std::io::Read;
 
 /// A file's content, and its name for messages.
 #[derive(Clone, Copy)]
@@ -67,8 +68,8 @@ pub struct Progress {
 
 /// A place where unpacked kernels are kept from one run to the next.
 pub trait Unpacked: Send + Sync {
-    /// The `len` bytes that `packed` unpacks to, if they are there.
-    fn find(&self, packed: &[u8], len: u64) -> Option<Vec<u8>>;
+    /// The `len` bytes that `packed` unpacks to, if they are there and undamaged.
+    fn find(&self, packed: &[u8], len: u64) -> Option<Box<dyn Read>>;
     /// Keeps what `packed` has unpacked to.
     fn keep(&self, packed: &[u8], unpacked: Vec<u8>);
 }

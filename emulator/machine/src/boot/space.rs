@@ -81,6 +81,11 @@ impl<'a> Space<'a> {
         Err(Reason::NoRoom { what, len, memory: self.memory() })
     }
 
+    /// `len` bytes at `at` are about to be written.
+    pub(super) fn prepare(&self, at: u64, len: u64) {
+        self.ram.will_fill(Phys(at), len);
+    }
+
     /// Writes `bytes` at `at`.
     pub(super) fn write(&self, at: u64, bytes: &[u8], what: &'static str) -> Result<(), Reason> {
         let fail = Reason::Placement { what, at, len: bytes.len() as u64, memory: self.memory() };
