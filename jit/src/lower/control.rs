@@ -1,5 +1,6 @@
 //! Instruction boundaries, branches, calls to the CPU's functions, and the ways out.
 
+use super::live::{Reg, Regs};
 use super::{Fl, Inherited, Lower, Lv, from_state};
 use crate::region::{End, PAGE, Target, beyond};
 use crate::vm::{CallSite, Entry, JUMPS, Jump, PLACE_SHIFT, PLACES, Stubs, Vm, exit};
@@ -80,9 +81,9 @@ impl Lower<'_, '_> {
         self.leave = Some((block, false));
         let old_dirty = self.old_dirty;
         self.leave_with.clear();
-        for r in (0..16).filter(|r| old_dirty >> r & 1 != 0) {
-            let v = self.old_value(r);
-            self.leave_with.push((r, v));
+        for reg in old_dirty.iter() {
+            let v = self.old_value(reg);
+            self.leave_with.push((reg, v));
         }
         block
     }
@@ -94,9 +95,9 @@ impl Lower<'_, '_> {
             return None;
         }
         let old_dirty = self.old_dirty;
-        for r in (0..16).filter(|r| old_dirty >> r & 1 != 0) {
-            let v = self.old_value(r);
-            self.store_state(v, offset_of!(State, gpr) + 8 * r);
+        for reg in old_dirty.iter() {
+            let v = self.old_value(reg);
+            self.store_reg(reg, v);
         }
         self.sync_flags();
         let at = self.insn.map_or(0, |(at, _)| i64::from(at));
@@ -111,8 +112,8 @@ impl Lower<'_, '_> {
         let registers = std::mem::take(&mut self.leave_with);
         self.b.switch_to_block(block);
         let code = self.b.block_params(block)[0];
-        for (r, v) in registers {
-            self.store_state(v, offset_of!(State, gpr) + 8 * r);
+        for (reg, v) in registers {
+            self.store_reg(reg, v);
         }
         self.sync_flags();
         let at = self.insn.map_or(0, |(at, _)| i64::from(at));
@@ -122,11 +123,11 @@ impl Lower<'_, '_> {
         self.jump(to, &[code, at, budget]);
     }
 
-    /// A general register's value before this instruction.
-    fn old_value(&mut self, r: usize) -> Value {
-        match self.old.iter().find(|(n, _)| *n == r) {
+    /// A register's value before this instruction.
+    fn old_value(&mut self, reg: Reg) -> Value {
+        match self.old.iter().find(|(r, _)| *r == reg) {
             Some((_, v)) => *v,
-            None => self.gpr_value(r),
+            None => self.reg_value(reg),
         }
     }
 
@@ -298,10 +299,8 @@ impl Lower<'_, '_> {
             return;
         }
         let c = self.truth(c);
-        let keeps = |t: Option<Target>| matches!(t, Some(Target::Block(n)) if !self.plans[n].join);
-        if !keeps(taken) && !keeps(Some(not)) {
-            self.store_dirty();
-        }
+        let held = self.held_by(taken).or(self.held_by(Some(not)));
+        self.store_but(held);
         let direct_yes = taken.filter(|_| !self.checks_targets()).and_then(|t| self.straight(t));
         let direct_no = self.straight(not);
         let yes = direct_yes.unwrap_or_else(|| self.b.create_block());
@@ -320,6 +319,15 @@ impl Lower<'_, '_> {
             self.edge(not);
         }
         self.ended = true;
+    }
+
+    /// The registers that memory need not have on the way to a target.
+    fn held_by(&self, target: Option<Target>) -> Regs {
+        match target {
+            Some(Target::Block(n)) if self.plans[n].join => self.held[n],
+            Some(Target::Block(_)) => self.dirty,
+            _ => Regs::default(),
+        }
     }
 
     /// The block of a target that nothing has to be done for on the way; it takes over what is known here.
@@ -414,7 +422,7 @@ impl Lower<'_, '_> {
     /// Goes to a block that others go to as well: what is kept per path is brought up to date. The way back in a loop
     /// looks at the budget.
     fn join(&mut self, n: usize) {
-        self.store_dirty();
+        self.store_but(self.held[n]);
         let budget = self.budget_less(self.executed);
         if n <= self.block {
             let (out, on) = (self.b.create_block(), self.b.create_block());
@@ -424,6 +432,10 @@ impl Lower<'_, '_> {
             self.b.seal_block(out);
             self.b.seal_block(on);
             self.b.switch_to_block(out);
+            for reg in self.dirty.iter() {
+                let v = self.reg_value(reg);
+                self.store_reg(reg, v);
+            }
             self.sync_flags();
             let code = self.iconst(exit::NEXT);
             let at = self.iconst(self.region.blocks[n].start.into());

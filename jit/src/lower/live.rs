@@ -20,16 +20,54 @@ pub(super) struct Regs {
     pub(super) budget: bool,
 }
 
+/// A register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reg {
+    Gpr(usize),
+    Xmm(usize),
+    /// The upper half of a YMM register.
+    Ymm(usize),
+}
+
 impl Regs {
-    fn or(self, other: Regs) -> Regs {
+    /// The registers, without the budget.
+    pub(super) fn iter(self) -> impl Iterator<Item = Reg> {
+        let of = |set: u16, reg: fn(usize) -> Reg| (0..16).filter(move |r| set >> r & 1 != 0).map(reg);
+        of(self.gpr, Reg::Gpr).chain(of(self.xmm, Reg::Xmm)).chain(of(self.ymm, Reg::Ymm))
+    }
+
+    fn of(&mut self, reg: Reg) -> (&mut u16, u16) {
+        match reg {
+            Reg::Gpr(r) => (&mut self.gpr, 1 << r),
+            Reg::Xmm(r) => (&mut self.xmm, 1 << r),
+            Reg::Ymm(r) => (&mut self.ymm, 1 << r),
+        }
+    }
+
+    pub(super) fn has(mut self, reg: Reg) -> bool {
+        let (set, bit) = self.of(reg);
+        *set & bit != 0
+    }
+
+    pub(super) fn add(&mut self, reg: Reg) {
+        let (set, bit) = self.of(reg);
+        *set |= bit;
+    }
+
+    pub(super) fn remove(&mut self, reg: Reg) {
+        let (set, bit) = self.of(reg);
+        *set &= !bit;
+    }
+
+    pub(super) fn or(self, other: Regs) -> Regs {
         Regs { gpr: self.gpr | other.gpr, xmm: self.xmm | other.xmm, ymm: self.ymm | other.ymm, budget: self.budget | other.budget }
     }
 
-    fn and(self, other: Regs) -> Regs {
+    pub(super) fn and(self, other: Regs) -> Regs {
         Regs { gpr: self.gpr & other.gpr, xmm: self.xmm & other.xmm, ymm: self.ymm & other.ymm, budget: self.budget & other.budget }
     }
 
-    fn without(self, other: Regs) -> Regs {
+    pub(super) fn without(self, other: Regs) -> Regs {
         Regs { gpr: self.gpr & !other.gpr, xmm: self.xmm & !other.xmm, ymm: self.ymm & !other.ymm, budget: self.budget & !other.budget }
     }
 }
@@ -61,6 +99,20 @@ pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &
         }
     }
     kept
+}
+
+/// For each block the registers that memory need not have where control comes together at it: in small loops those that the loop
+/// writes, and keeps.
+pub(super) fn held<'a>(loops: &[Loop], kept: &[Regs], ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
+    let mut held = vec![Regs::default(); kept.len()];
+    for body in paged::small(loops) {
+        let blocks = || (0..kept.len()).filter(|n| body >> n & 1 != 0);
+        let written = blocks().fold(Regs::default(), |all, n| all.or(set(ops(n))));
+        for n in blocks() {
+            held[n] = held[n].or(written.and(kept[n]));
+        }
+    }
+    held
 }
 
 /// The registers that ops read or write.

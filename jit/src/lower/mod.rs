@@ -106,7 +106,7 @@ struct Inherited {
     executed: i64,
     low: [Option<Value>; 16],
     have: live::Regs,
-    dirty: u16,
+    dirty: live::Regs,
     checked: Vec<nearby::Checked>,
 }
 
@@ -133,6 +133,8 @@ pub(crate) struct Lower<'a, 'f> {
     ymm: [Variable; 16],
     /// Registers that are values where control comes together at a block; memory has the others.
     keeps: Vec<live::Regs>,
+    /// Registers that only these values have there, for all that is known.
+    held: Vec<live::Regs>,
     /// For each entry of the region the code that loads its registers and goes there.
     inner: Vec<ClifBlock>,
     /// What is known to be another value and a constant.
@@ -163,11 +165,13 @@ pub(crate) struct Lower<'a, 'f> {
     low: [Option<Value>; 16],
     /// Registers (and whether the budget) whose variable has their value; memory has the others.
     have: live::Regs,
-    /// General registers whose value is not in [`State`] yet; a part of `have`.
-    dirty: u16,
+    /// Registers whose value is not in [`State`] yet; a part of `have`.
+    dirty: live::Regs,
     /// The same when the instruction began, and values of before for registers that it has changed.
-    old_dirty: u16,
-    old: Vec<(usize, Value)>,
+    old_dirty: live::Regs,
+    old: Vec<(live::Reg, Value)>,
+    /// Whether the instruction does floating point.
+    floats: bool,
     checked: Vec<nearby::Checked>,
     flags: Fl,
     merged: Vec<Fl>,
@@ -176,8 +180,8 @@ pub(crate) struct Lower<'a, 'f> {
     insn: Option<(u16, Insn)>,
     /// The cold block that leaves before this instruction, and whether it has its code.
     leave: Option<(ClifBlock, bool)>,
-    /// General registers that it stores.
-    leave_with: Vec<(usize, Value)>,
+    /// Registers that it stores.
+    leave_with: Vec<(live::Reg, Value)>,
     /// The remainder of the last division.
     remainder: Option<Lv>,
     /// The upper half of the last load of 32 bytes.
@@ -249,12 +253,14 @@ impl<'a, 'f> Lower<'a, 'f> {
         let return_to = shared(&[I64]);
         let called_to = shared(&[I64]);
         let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
+        let keeps = live::kept(region, &loops, |n| &plans[n].ir.ops);
         Lower {
             budget: var(&mut b, I64),
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
             ymm: std::array::from_fn(|_| var(&mut b, vec::X)),
-            keeps: live::kept(region, &loops, |n| &plans[n].ir.ops),
+            held: live::held(&loops, &keeps, |n| &plans[n].ir.ops),
+            keeps,
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
             looping: paged::small(&loops).iter().fold(0, |all, body| all | body),
@@ -285,8 +291,9 @@ impl<'a, 'f> Lower<'a, 'f> {
             limits: Vec::new(),
             low: [None; 16],
             have: live::Regs::default(),
-            dirty: 0,
-            old_dirty: 0,
+            dirty: live::Regs::default(),
+            old_dirty: live::Regs::default(),
+            floats: false,
             old: Vec::new(),
             checked: Vec::new(),
             flags: Fl::Memory(None),
@@ -367,16 +374,8 @@ impl<'a, 'f> Lower<'a, 'f> {
 
     /// Sees to it that these registers' variables have their values.
     fn load(&mut self, regs: live::Regs) {
-        for r in 0..16 {
-            if regs.gpr >> r & 1 != 0 {
-                self.gpr_value(r);
-            }
-            if regs.xmm >> r & 1 != 0 {
-                self.xmm_value(r);
-            }
-            if regs.ymm >> r & 1 != 0 {
-                self.ymm_value(r);
-            }
+        for reg in regs.iter() {
+            self.reg_value(reg);
         }
         if regs.budget {
             self.budget_value();
@@ -431,15 +430,43 @@ impl<'a, 'f> Lower<'a, 'f> {
         self.clear_hi = 0;
     }
 
-    /// Brings the general registers in [`State`] up to date.
+    /// Brings the registers in [`State`] up to date.
     fn store_dirty(&mut self) {
-        for r in 0..16 {
-            if self.dirty >> r & 1 != 0 {
-                let v = self.gpr_value(r);
-                self.store_state(v, offset_of!(State, gpr) + 8 * r);
-            }
+        self.store_but(live::Regs::default());
+    }
+
+    /// The same, but for some.
+    fn store_but(&mut self, held: live::Regs) {
+        for reg in self.dirty.without(held).iter() {
+            let v = self.reg_value(reg);
+            self.store_reg(reg, v);
         }
-        self.dirty = 0;
+        self.dirty = self.dirty.and(held);
+    }
+
+    fn reg_value(&mut self, reg: live::Reg) -> Value {
+        match reg {
+            live::Reg::Gpr(r) => self.gpr_value(r),
+            live::Reg::Xmm(r) => self.xmm_value(r),
+            live::Reg::Ymm(r) => self.ymm_value(r),
+        }
+    }
+
+    fn store_reg(&mut self, reg: live::Reg, v: Value) {
+        let at = match reg {
+            live::Reg::Gpr(r) => offset_of!(State, gpr) + 8 * r,
+            live::Reg::Xmm(r) => offset_of!(State, xmm) + 16 * r,
+            live::Reg::Ymm(r) => offset_of!(State, ymm_hi) + 16 * r,
+        };
+        self.store_state(v, at);
+    }
+
+    /// A register is about to change: what it was may be wanted by a way out from before the instruction.
+    fn note_old(&mut self, reg: live::Reg) {
+        if self.dirty.has(reg) && !self.old.iter().any(|(r, _)| *r == reg) {
+            let old = self.reg_value(reg);
+            self.old.push((reg, old));
+        }
     }
 
     fn one_block(&mut self, n: usize) {
@@ -450,7 +477,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             executed: 0,
             low: [None; 16],
             have: self.keeps[n],
-            dirty: 0,
+            dirty: self.held[n],
             checked: Vec::new(),
         });
         (self.flags, self.executed, self.low, self.dirty, self.checked) =

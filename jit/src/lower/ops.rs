@@ -1,5 +1,6 @@
 //! The ops one by one.
 
+use super::live::Reg;
 use super::{Lower, Lv, fp, live, ty};
 use crate::region::jumps_by_table;
 use crate::vm::exit;
@@ -183,7 +184,11 @@ impl Lower<'_, '_> {
 
     fn control_op(&mut self, ops: &[Op], at: usize) {
         match ops[at] {
-            Op::Insn(n) => self.begin_insn(n),
+            Op::Insn(n) => {
+                let mut own = ops[at + 1..].iter().take_while(|op| !matches!(op, Op::Insn(_)));
+                self.floats = own.any(super::plan::floats);
+                self.begin_insn(n);
+            }
             Op::CheckIp(target) => self.check_ip(target),
             Op::Jump(target) => {
                 let target = self.int(target, Width::Q);
@@ -250,7 +255,7 @@ impl Lower<'_, '_> {
             self.b.switch_to_block(body);
             self.low = [None; 16];
             self.end_run();
-            let (dirty, have, mut checked) = (self.dirty, self.have, self.checked.clone());
+            let (dirty, have, clear_hi, mut checked) = (self.dirty, self.have, self.clear_hi, self.checked.clone());
             self.body(ops, at + 1, end);
             self.end_insn();
             self.settle_flags();
@@ -259,9 +264,10 @@ impl Lower<'_, '_> {
                 self.forget_registers();
                 checked.clear();
             } else {
-                (self.dirty, self.have) = (self.dirty | dirty, have);
+                (self.dirty, self.have) = (self.dirty.or(dirty), have);
             }
             self.checked = checked;
+            self.clear_hi &= clear_hi;
             self.end_run();
             if !self.ended {
                 self.b.ins().jump(after, &[]);
@@ -363,12 +369,9 @@ impl Lower<'_, '_> {
             }
             None => full,
         };
-        if !self.old.iter().any(|(r, _)| *r == n) && self.dirty >> n & 1 != 0 {
-            let old = self.gpr_value(n);
-            self.old.push((n, old));
-        }
+        self.note_old(Reg::Gpr(n));
         self.low[n] = low;
-        self.dirty |= 1 << n;
+        self.dirty.add(Reg::Gpr(n));
         self.set_gpr_value(n, full);
     }
 

@@ -81,6 +81,11 @@ impl Recorded {
     }
 }
 
+/// Whether an op does floating point, which may leave sticky flags.
+pub(super) fn floats(op: &Op) -> bool {
+    matches!(op, Op::Fp { .. } | Op::Fma { .. } | Op::FpCompare { .. })
+}
+
 /// What a block does to the flags first.
 #[derive(Clone, Copy, PartialEq)]
 enum Use {

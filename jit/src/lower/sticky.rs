@@ -6,7 +6,7 @@
 //! another one overwrites it before anything could look: a call, a read, or a way out of the region.
 
 use super::fp::COMPARES;
-use super::plan::Recorded;
+use super::plan::{Recorded, floats};
 use crate::region::{Block, End, Region};
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::{Bin, Width};
@@ -43,7 +43,7 @@ pub(super) fn keep(region: &Region, blocks: &mut [Vec<Recorded>]) {
 
 impl Recorded {
     fn floats(&self) -> bool {
-        self.ops.iter().any(|op| matches!(op, Op::Fp { .. } | Op::Fma { .. } | Op::FpCompare { .. }))
+        self.ops.iter().any(floats)
     }
 
     fn reads(&self) -> Set {

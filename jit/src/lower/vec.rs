@@ -3,6 +3,7 @@
 //! The upper halves of YMM registers are values and places of their own. That one is known to be zero is remembered, so that a
 //! run of VEX.128 instructions clears it once.
 
+use super::live::Reg;
 use super::{Lower, Lv};
 use crate::helpers::SHA256_ROUNDS2;
 use crate::host_crypto;
@@ -10,6 +11,7 @@ use crate::vm::{Stubs, Vm};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I8X16, I16X8, I32, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value};
+use cranelift_frontend::Variable;
 use egret_cpu::State;
 use egret_isa::ir::{Op, Val};
 use egret_isa::ops::Width;
@@ -69,9 +71,20 @@ impl Lower<'_, '_> {
     pub(super) fn set_xmm(&mut self, r: u8, v: Val) {
         let n = usize::from(r & 15);
         let v = self.vec(v);
-        self.have.xmm |= 1 << n;
-        self.b.def_var(self.xmm[n], v);
-        self.store_state(v, offset_of!(State, xmm) + 16 * n);
+        self.set_vector(Reg::Xmm(n), self.xmm[n], v);
+    }
+
+    /// What floating point computes is stored at once: see [`super::sticky`].
+    fn set_vector(&mut self, reg: Reg, var: Variable, v: Value) {
+        self.note_old(reg);
+        self.have.add(reg);
+        self.b.def_var(var, v);
+        if self.floats {
+            self.store_reg(reg, v);
+            self.dirty.remove(reg);
+        } else {
+            self.dirty.add(reg);
+        }
     }
 
     /// Writes the upper half of a YMM register.
@@ -83,9 +96,7 @@ impl Lower<'_, '_> {
         }
         self.clear_hi = if zero { self.clear_hi | 1 << n } else { self.clear_hi & !(1 << n) };
         let v = self.vec(v);
-        self.have.ymm |= 1 << n;
-        self.b.def_var(self.ymm[n], v);
-        self.store_state(v, offset_of!(State, ymm_hi) + 16 * n);
+        self.set_vector(Reg::Ymm(n), self.ymm[n], v);
     }
 
     /// An integer in the low lane.
@@ -386,7 +397,9 @@ impl Lower<'_, '_> {
                 let v = self.bitcast(lanes(s), b);
                 let bits = self.b.ins().vhigh_bits(I32, v);
                 let wide = self.b.ins().uextend(I64, bits);
-                self.low_lane(I64X2, wide)
+                let x = self.low_lane(I64X2, wide);
+                self.ints.insert(x, wide);
+                x
             }
             _ => b,
         }

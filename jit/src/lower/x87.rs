@@ -214,7 +214,7 @@ impl Lower<'_, '_> {
         }
         if f == Fast::StatusToAx {
             self.low[0] = None;
-            self.dirty |= 1;
+            self.dirty.gpr |= 1;
         }
         if let Some(run) = &mut self.x87.run {
             run.stack = next;
