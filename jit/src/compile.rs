@@ -29,10 +29,16 @@ pub enum CompileError {
     /// What was to be made one is too large for that.
     #[error("nothing is gained")]
     Pointless,
+    /// The code's frame is larger than the one there is, or unlike others.
+    #[error("the code does not fit into the frame that all share")]
+    Frame,
     /// Cranelift refused the code.
     #[error("Cranelift: {0}")]
     Codegen(String),
 }
+
+/// The instructions that are calls with their offsets, the code, and where the entries' code begins in it.
+type Made = (Vec<(u16, Insn)>, Vec<u8>, Vec<u32>);
 
 /// How hard to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +100,8 @@ pub struct Compiler {
     context: Context,
     builder: FunctionBuilderContext,
     share_frame: bool,
+    /// Bytes of the frame.
+    room: u32,
     dump: Option<Dump>,
 }
 
@@ -130,6 +138,7 @@ impl Compiler {
             context: Context::new(),
             builder: FunctionBuilderContext::new(),
             share_frame: tuning.share_frame && frame::POSSIBLE,
+            room: frame::FRAME,
             dump: Dump::from_env(),
         })
     }
@@ -151,18 +160,10 @@ impl Compiler {
             return Err(CompileError::Pointless);
         }
         // The guest chooses what is compiled: what panics here, be it Cranelift, must cost no more than the region.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let calls = self.lower(&region);
-            let clif = self.dump.as_ref().map(|_| self.context.func.display().to_string());
-            self.context.set_disasm(clif.is_some());
-            let mut code = self.finish(self.optimize && !quick)?;
-            let starts = self.starts(&mut code, region.entries.len())?;
-            let clif = clif.map(|c| format!("{c}\n; after the optimizer\n{}", self.context.func.display()));
-            if let (Some(dump), Some(clif)) = (&self.dump, clif) {
-                let code = self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
-                dump.region(request.page, &region, &calls, &clif, &code);
-            }
-            Ok((calls, code, starts))
+        let outcome = catch_unwind(AssertUnwindSafe(|| match self.code_of(request.page, &region, quick, true) {
+            // What is held back from memory may take more room than there is.
+            Err(CompileError::Frame) => self.code_of(request.page, &region, quick, false),
+            other => other,
         }));
         let (calls, code, starts) = outcome.unwrap_or_else(|_| {
             (self.context, self.builder) = (Context::new(), FunctionBuilderContext::new());
@@ -192,17 +193,32 @@ impl Compiler {
         })
     }
 
+    /// Compiles a region; `hold` as for [`lower::lower`].
+    fn code_of(&mut self, page: u64, region: &Region, quick: bool, hold: bool) -> Result<Made, CompileError> {
+        let calls = self.lower(region, hold);
+        let clif = self.dump.as_ref().map(|_| self.context.func.display().to_string());
+        self.context.set_disasm(clif.is_some());
+        let mut code = self.finish(self.optimize && !quick)?;
+        let starts = self.starts(&mut code, region.entries.len())?;
+        let clif = clif.map(|c| format!("{c}\n; after the optimizer\n{}", self.context.func.display()));
+        if let (Some(dump), Some(clif)) = (&self.dump, clif) {
+            let code = self.context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
+            dump.region(page, region, &calls, &clif, &code);
+        }
+        Ok((calls, code, starts))
+    }
+
     /// The CLIF of a request's region, as text.
     pub fn clif(&mut self, request: &Request) -> Result<String, CompileError> {
         let region = Region::find(request).ok_or(CompileError::Empty)?;
-        self.lower(&region);
+        self.lower(&region, true);
         Ok(self.context.func.display().to_string())
     }
 
     /// The machine code of a request's region, as text.
     pub fn disassembly(&mut self, request: &Request) -> Result<String, CompileError> {
         let region = Region::find(request).ok_or(CompileError::Empty)?;
-        self.lower(&region);
+        self.lower(&region, true);
         self.context.set_disasm(true);
         let result = self.generate(self.optimize);
         self.context.set_disasm(false);
@@ -217,11 +233,11 @@ impl Compiler {
         format!("{} {} {} {}", self.isa.triple(), self.isa.flags(), host.join(" "), self.share_frame)
     }
 
-    fn lower(&mut self, region: &Region) -> Vec<(u16, Insn)> {
+    fn lower(&mut self, region: &Region, hold: bool) -> Vec<(u16, Insn)> {
         self.context.clear();
         self.context.func = Function::with_name_signature(UserFuncName::default(), lower::region_signature());
         let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        lower::lower(builder, region, self.isa.frontend_config())
+        lower::lower(builder, region, self.isa.frontend_config(), hold)
     }
 
     /// Compiles the function in the context.
@@ -278,7 +294,7 @@ impl Compiler {
         let func = &self.context.func;
         let tail = |b| func.layout.last_inst(b).is_some_and(|i| func.dfg.insts[i].opcode() == Opcode::ReturnCallIndirect);
         let tails = func.layout.blocks().filter(|b| tail(*b)).count();
-        frame::share(code, tails, entries).ok_or_else(|| CompileError::Codegen("a frame unlike others".to_owned()))
+        frame::share(code, tails, entries, self.room).ok_or(CompileError::Frame)
     }
 
     /// The way in from Rust: `extern "C" fn(state, entry, code) -> exit code`. `frame` is the address of [`frame::ENTER`].
@@ -310,5 +326,37 @@ impl Compiler {
     pub fn stubs(&mut self) -> Result<Vec<Vec<u8>>, CompileError> {
         const _: () = assert!(size_of::<Stubs>() == 8 * crate::helpers::ALL.len());
         crate::helpers::ALL.iter().map(|h| self.stub(*h as usize as u64)).collect()
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::region::PAGE;
+    use crate::region::tests::request;
+
+    #[test]
+    fn what_holds_back_more_than_there_is_room_for_holds_back_nothing() {
+        // 40 times `mov rsi, [rsi]; paddd xmm, xmm` with all registers in turn, then a return.
+        let mut bytes = Box::new([0x90u8; PAGE]);
+        for (n, at) in (0..40).map(|n| (n, 7 * n)) {
+            let (to, from) = ((n % 8) as u8, ((n + 1) % 8) as u8);
+            bytes[at..at + 7].copy_from_slice(&[0x48, 0x8b, 0x36, 0x66, 0x0f, 0xfe, 0xc0 | to << 3 | from]);
+        }
+        bytes[280] = 0xc3;
+        let ctx = Ctx(2 | Ctx::FLAT | Ctx::SSE | Ctx::FP_MASKED | Ctx::PE);
+        let request = request(ctx, bytes, vec![0]);
+        let mut compiler = Compiler::new(Tuning::default()).unwrap();
+        let region = Region::find(&request).unwrap();
+        let mut least = |hold| {
+            (0..=frame::FRAME).step_by(16).find(|room| {
+                compiler.room = *room;
+                compiler.code_of(0, &region, false, hold).is_ok()
+            })
+        };
+        let (held, not) = (least(true).unwrap(), least(false).unwrap());
+        assert!(not < held, "{not} and {held}");
+        compiler.room = not;
+        assert_eq!(compiler.compile(request).unwrap().insns, region.insns());
     }
 }

@@ -16,7 +16,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register}
 pub const POSSIBLE: bool = cfg!(target_arch = "x86_64");
 
 /// Bytes of the frame, a multiple of 16: less than a page, so that no guard page is stepped over.
-const FRAME: u32 = 2048;
+pub const FRAME: u32 = 4080;
 
 /// Makes the frame and goes to the third argument: `push rbp; mov rbp, rsp; sub rsp, FRAME; jmp rdx`.
 pub const ENTER: [u8; 13] = {
@@ -43,8 +43,8 @@ fn instructions(code: &[u8], from: usize) -> impl Iterator<Item = Instruction> {
     Decoder::with_ip(64, bytes, from as u64, DecoderOptions::NONE).into_iter()
 }
 
-/// The prologue, if the frame has room for it.
-fn prologue(code: &[u8]) -> Option<Prologue> {
+/// The prologue, if the frame is of `room` bytes at most.
+fn prologue(code: &[u8], room_for: u32) -> Option<Prologue> {
     if !code.starts_with(&BEGIN) {
         return None;
     }
@@ -52,7 +52,7 @@ fn prologue(code: &[u8]) -> Option<Prologue> {
     for i in instructions(code, len) {
         let bytes = &code[len..i.next_ip() as usize];
         if i.mnemonic() == Mnemonic::Sub && i.op0_register() == Register::RSP && room.is_empty() && undo.is_empty() {
-            if i.immediate(1) > FRAME.into() {
+            if i.immediate(1) > room_for.into() {
                 return None;
             }
             // `add` with the same immediate.
@@ -135,10 +135,10 @@ fn choices(code: &[u8], from: usize, entries: usize) -> Option<Vec<u32>> {
 }
 
 /// Makes a region's code use the frame that there is: the offset at which each entry's code begins. `tails` is how often it goes over
-/// to other regions, which all have to be found. `None`, and code that is no good any more, when Cranelift made something else than
+/// to other regions, which all have to be found; `room` is that of the frame, [`FRAME`]. `None`, and code that is no good any more, when Cranelift made something else than
 /// what is known here.
-pub fn share(code: &mut [u8], tails: usize, entries: usize) -> Option<Vec<u32>> {
-    let Prologue { len, undo } = prologue(code)?;
+pub fn share(code: &mut [u8], tails: usize, entries: usize, room: u32) -> Option<Vec<u32>> {
+    let Prologue { len, undo } = prologue(code, room)?;
     let mut found = 0;
     let mut at = len;
     while at + undo.len() < code.len() {
@@ -180,7 +180,7 @@ mod tests {
     fn code_begins_behind_the_prologue_and_ends_in_front_of_the_epilogue() {
         let mut code = function();
         let body = BEGIN.len() + SAVE.len() + 1;
-        assert_eq!(share(&mut code, 1, 1), Some(vec![body as u32]));
+        assert_eq!(share(&mut code, 1, 1, FRAME), Some(vec![body as u32]));
         let end = body + BODY.len();
         assert_eq!(code[body..end], BODY);
         assert_eq!(code[end..end + 3], [0x41, 0xff, 0xe2]);
@@ -190,15 +190,15 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        assert_eq!(share(&mut function(), 2, 1), None, "a way out that looks different");
-        assert_eq!(share(&mut function(), 0, 1), None, "one more than there are");
+        assert_eq!(share(&mut function(), 2, 1, FRAME), None, "a way out that looks different");
+        assert_eq!(share(&mut function(), 0, 1, FRAME), None, "one more than there are");
         let mut other = function();
         other[0] = 0x90;
-        assert_eq!(share(&mut other, 1, 1), None, "another beginning");
+        assert_eq!(share(&mut other, 1, 1, FRAME), None, "another beginning");
         let mut large = function();
         large.splice(4..8, [0x48, 0x81, 0xec, 0, 0x10, 0, 0]);
-        assert_eq!(share(&mut large, 1, 1), None, "more than the frame has room for");
-        assert_eq!(share(&mut [], 0, 1), None);
+        assert_eq!(share(&mut large, 1, 1, FRAME), None, "more than the frame has room for");
+        assert_eq!(share(&mut [], 0, 1, FRAME), None);
     }
 
     /// `entries` times `inc eax; jmp` to the next, the last one to the first.

@@ -15,9 +15,6 @@ use egret_isa::ops::Width;
 use iced_x86::Mnemonic;
 use std::mem::offset_of;
 
-/// Instructions of a long block.
-const LONG: usize = 24;
-
 /// Whether an instruction has an access to memory that may fault. That it has none unknown to this costs only space.
 fn reaches_memory(i: &Insn) -> bool {
     i.has_mem() && i.mnemonic != Mnemonic::Lea || matches!(i.mnemonic, Mnemonic::Push | Mnemonic::Pop | Mnemonic::Call | Mnemonic::Ret)
@@ -28,9 +25,8 @@ impl Lower<'_, '_> {
         self.end_insn();
         self.insn = self.region.blocks[self.block].insns.get(n as usize).copied();
         self.executed += 1;
-        // Here once, instead of on every cold way out of what follows. In small loops and long blocks once at the end is less.
-        let long = self.region.blocks[self.block].insns.len() >= LONG;
-        if !long && self.looping >> self.block & 1 == 0 && self.insn.is_some_and(|(_, i)| reaches_memory(&i)) {
+        // Here once, instead of on every cold way out of what follows. In loops and long blocks once at the end is less.
+        if self.holding >> self.block & 1 == 0 && self.insn.is_some_and(|(_, i)| reaches_memory(&i)) {
             self.store_dirty();
         }
         self.old_dirty = self.dirty;

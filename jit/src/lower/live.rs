@@ -5,7 +5,7 @@
 
 use super::paged::{self, Loop};
 use super::x87;
-use crate::region::{Block, Blocks, Region};
+use crate::region::{Block, Blocks, MAX_BLOCKS, Region};
 use egret_isa::ir::Op;
 use egret_isa::ops::Width;
 
@@ -81,6 +81,11 @@ pub(crate) fn kept_loops(region: &Region) -> Vec<Blocks> {
     paged::up_to(&paged::loops(region), LARGEST)
 }
 
+/// The same of a region's loops.
+pub(super) fn keeping(loops: &[Loop]) -> Vec<Blocks> {
+    paged::up_to(loops, LARGEST)
+}
+
 /// For each block the registers that are values where control comes together at it, given the region's loops and the blocks' IR: in
 /// loops those that the loop uses. Elsewhere memory has all.
 pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
@@ -91,7 +96,7 @@ pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &
     let live = live(region, &ops);
     let used: Vec<Regs> = (0..kept.len()).map(|n| used(ops(n))).collect();
     // From small to large: the outermost decides.
-    for body in paged::up_to(loops, LARGEST) {
+    for body in keeping(loops) {
         let blocks = || (0..kept.len()).filter(|n| body >> n & 1 != 0);
         let all = blocks().fold(Regs::default(), |all, n| all.or(used[n]));
         for n in blocks() {
@@ -101,11 +106,20 @@ pub(super) fn kept<'a>(region: &Region, loops: &[Loop], ops: impl Fn(usize) -> &
     kept
 }
 
-/// For each block the registers that memory need not have where control comes together at it: in small loops those that the loop
-/// writes, and keeps.
+/// The blocks that hold registers back from memory, as a set: those of loops, and long ones.
+pub(super) fn holding(region: &Region, loops: &[Loop]) -> Blocks {
+    /// Instructions of a long block.
+    const LONG: usize = 24;
+    let long = region.blocks.iter().take(MAX_BLOCKS).enumerate().filter(|(_, b)| b.insns.len() >= LONG);
+    let looping = keeping(loops).iter().fold(0, |all, body| all | body);
+    long.fold(looping, |all, (n, _)| all | 1 << n)
+}
+
+/// For each block the registers that memory need not have where control comes together at it: those that a loop around it writes and
+/// keeps.
 pub(super) fn held<'a>(loops: &[Loop], kept: &[Regs], ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
     let mut held = vec![Regs::default(); kept.len()];
-    for body in paged::small(loops) {
+    for body in keeping(loops) {
         let blocks = || (0..kept.len()).filter(|n| body >> n & 1 != 0);
         let written = blocks().fold(Regs::default(), |all, n| all.or(set(ops(n))));
         for n in blocks() {

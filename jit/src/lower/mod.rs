@@ -1,10 +1,10 @@
 //! From IR to CLIF: one function for a region.
 //!
-//! XMM and YMM registers are written through: every definition goes to [`State`] at once and is kept as a CLIF value for later
-//! reads. General registers are kept as values and stored before the next access to memory (in small loops and long blocks only
-//! where the region is left, blocks join or the CPU is called), arithmetic flags where the region is left or blocks join that need
-//! them. Where blocks join, values are kept in loops only ([`live`]); elsewhere registers are taken from memory again. So at any
-//! instruction the state in memory is precise but for those, the instruction pointer and the budget, which the cold way out puts there.
+//! Registers are kept as values and stored before the next access to memory, in loops and long blocks only where the region is left,
+//! the CPU is called, or control gets to where memory has to have them; arithmetic flags where the region is left or blocks join that
+//! need them. What floating point makes of vector registers goes to [`State`] at once, and is kept as a value for later reads. Where
+//! blocks join, values are kept in loops only ([`live`]); elsewhere registers are taken from memory again. So at any instruction the
+//! state in memory is precise but for those, the instruction pointer and the budget, which the cold way out puts there.
 
 mod control;
 mod dynamic;
@@ -141,8 +141,8 @@ pub(crate) struct Lower<'a, 'f> {
     sums: FxHashMap<Value, (Value, i64)>,
     /// Accesses that have a slot, and the slots.
     sites: FxHashMap<(usize, usize), usize>,
-    /// The blocks of small loops, as a set.
-    looping: Blocks,
+    /// The blocks that hold registers back from memory, as a set.
+    holding: Blocks,
     slots: Vec<paged::Slot>,
     op_at: usize,
     /// Vectors that are an integer in the low half, zero above.
@@ -196,9 +196,10 @@ pub(crate) struct Lower<'a, 'f> {
     ended: bool,
 }
 
-/// Lowers a region into the builder's function: the instructions that need call sites.
-pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: TargetFrontendConfig) -> Vec<(u16, Insn)> {
-    let mut l = Lower::new(builder, region, config);
+/// Lowers a region into the builder's function: the instructions that need call sites. With `hold` registers are held back from memory
+/// in loops and long blocks, until something looks: then there are more values on the cold ways out.
+pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: TargetFrontendConfig, hold: bool) -> Vec<(u16, Insn)> {
+    let mut l = Lower::new(builder, region, config, hold);
     l.entries();
     for n in 0..region.blocks.len() {
         l.one_block(n);
@@ -211,7 +212,7 @@ pub(crate) fn lower(builder: FunctionBuilder<'_>, region: &Region, config: Targe
 }
 
 impl<'a, 'f> Lower<'a, 'f> {
-    fn new(mut b: FunctionBuilder<'f>, region: &'a Region, config: TargetFrontendConfig) -> Self {
+    fn new(mut b: FunctionBuilder<'f>, region: &'a Region, config: TargetFrontendConfig, hold: bool) -> Self {
         let mut alias = |n: u32, name: &'static str| -> AliasRegion {
             b.func.dfg.alias_regions.insert(AliasRegionData { user_id: n, description: name.into() })
         };
@@ -254,16 +255,21 @@ impl<'a, 'f> Lower<'a, 'f> {
         let called_to = shared(&[I64]);
         let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
         let keeps = live::kept(region, &loops, |n| &plans[n].ir.ops);
+        let (mut held, mut holding) = (vec![live::Regs::default(); region.blocks.len()], 0);
+        if hold {
+            held = live::held(&loops, &keeps, |n| &plans[n].ir.ops);
+            holding = live::holding(region, &loops);
+        }
         Lower {
             budget: var(&mut b, I64),
             gpr: std::array::from_fn(|_| var(&mut b, I64)),
             xmm: std::array::from_fn(|_| var(&mut b, vec::X)),
             ymm: std::array::from_fn(|_| var(&mut b, vec::X)),
-            held: live::held(&loops, &keeps, |n| &plans[n].ir.ops),
+            held,
+            holding,
             keeps,
             sums: FxHashMap::default(),
             ints: FxHashMap::default(),
-            looping: paged::small(&loops).iter().fold(0, |all, body| all | body),
             sites: paged::sites(&loops, &plans),
             slots: Vec::new(),
             op_at: 0,
