@@ -4,6 +4,7 @@
 //! which memory has it.
 
 use super::paged::{self, Loop};
+use super::plan;
 use super::x87;
 use crate::region::{Block, Blocks, MAX_BLOCKS, Region};
 use egret_isa::ir::Op;
@@ -116,13 +117,18 @@ pub(super) fn holding(region: &Region, loops: &[Loop]) -> Blocks {
 }
 
 /// For each block the registers that memory need not have where control comes together at it: those that a loop around it writes and
-/// keeps.
-pub(super) fn held<'a>(loops: &[Loop], kept: &[Regs], ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
+/// keeps. Small loops keep all that they write, so that they store nothing; but what floating point writes is stored at once.
+pub(super) fn held<'a>(loops: &[Loop], kept: &mut [Regs], ops: impl Fn(usize) -> &'a [Op]) -> Vec<Regs> {
     let mut held = vec![Regs::default(); kept.len()];
+    let small = paged::small(loops);
     for body in keeping(loops) {
-        let blocks = || (0..kept.len()).filter(|n| body >> n & 1 != 0);
-        let written = blocks().fold(Regs::default(), |all, n| all.or(set(ops(n))));
-        for n in blocks() {
+        let blocks: Vec<usize> = (0..held.len()).filter(|n| body >> n & 1 != 0).collect();
+        let [written, stored] = [false, true].map(|floats| blocks.iter().fold(Regs::default(), |all, n| all.or(set_by(ops(*n), floats))));
+        let written = written.without(Regs { gpr: 0, ..stored });
+        for n in blocks {
+            if small.contains(&body) {
+                kept[n] = kept[n].or(written);
+            }
             held[n] = held[n].or(written.and(kept[n]));
         }
     }
@@ -141,6 +147,12 @@ fn used(ops: &[Op]) -> Regs {
         }
     }
     regs
+}
+
+/// The registers that instructions which do floating point, or do not, write.
+fn set_by(ops: &[Op], floats: bool) -> Regs {
+    let insns = ops.chunk_by(|_, next| !matches!(next, Op::Insn(_)));
+    insns.filter(|own| own.iter().any(plan::floats) == floats).fold(Regs::default(), |all, own| all.or(set(own)))
 }
 
 /// The registers that ops write.

@@ -88,7 +88,9 @@ impl Lower<'_, '_> {
         let v = self.b.ins().load(t, self.places.ram, host, 0);
         let lanes = t.by(128 / t.bits()).unwrap_or(vec::X);
         let v = self.b.ins().scalar_to_vector(lanes, v);
-        self.bitcast(vec::X, v)
+        let x = self.bitcast(vec::X, v);
+        self.scalars.insert(x, t.bytes() as u8);
+        x
     }
 
     pub(super) fn bitcast(&mut self, to: cranelift_codegen::ir::Type, v: Value) -> Value {

@@ -145,6 +145,8 @@ pub(crate) struct Lower<'a, 'f> {
     holding: Blocks,
     slots: Vec<paged::Slot>,
     op_at: usize,
+    /// Vectors that are zero but for so many bytes at the low end.
+    scalars: FxHashMap<Value, u8>,
     /// Vectors that are an integer in the low half, zero above.
     ints: FxHashMap<Value, Value>,
     /// Instructions for [`crate::vm::CallSite`]s, with their offsets in the page.
@@ -254,10 +256,10 @@ impl<'a, 'f> Lower<'a, 'f> {
         let return_to = shared(&[I64]);
         let called_to = shared(&[I64]);
         let var = |b: &mut FunctionBuilder<'f>, t| b.declare_var(t);
-        let keeps = live::kept(region, &loops, |n| &plans[n].ir.ops);
+        let mut keeps = live::kept(region, &loops, |n| &plans[n].ir.ops);
         let (mut held, mut holding) = (vec![live::Regs::default(); region.blocks.len()], 0);
         if hold {
-            held = live::held(&loops, &keeps, |n| &plans[n].ir.ops);
+            held = live::held(&loops, &mut keeps, |n| &plans[n].ir.ops);
             holding = live::holding(region, &loops);
         }
         Lower {
@@ -269,6 +271,7 @@ impl<'a, 'f> Lower<'a, 'f> {
             holding,
             keeps,
             sums: FxHashMap::default(),
+            scalars: FxHashMap::default(),
             ints: FxHashMap::default(),
             sites: paged::sites(&loops, &plans),
             slots: Vec::new(),

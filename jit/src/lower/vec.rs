@@ -107,6 +107,7 @@ impl Lower<'_, '_> {
         let v = self.int(v, Width::Q);
         let x = self.low_lane(I64X2, v);
         self.ints.insert(x, v);
+        self.scalars.insert(x, 8);
         Lv::Vec(x)
     }
 
@@ -358,8 +359,14 @@ impl Lower<'_, '_> {
         let at = |n: u8| imm >> (2 * n) & 3;
         match op {
             ZextLow(s) => {
+                let bytes = (s.bits() / 8) as u8;
+                if self.scalars.get(&b).is_some_and(|n| *n <= bytes) {
+                    return b;
+                }
                 let zero = self.zero_x();
-                self.pick_lanes(s, b, zero, |n| if n == 0 { 0 } else { s.lanes() as u8 + n })
+                let x = self.pick_lanes(s, b, zero, |n| if n == 0 { 0 } else { s.lanes() as u8 + n });
+                self.scalars.insert(x, bytes);
+                x
             }
             MergeLow(s) => self.pick_lanes(s, a, b, |n| if n == 0 { s.lanes() as u8 } else { n }),
             MoveHighToLow => self.pick_lanes(Shape::I64, a, b, |n| [3, 1][usize::from(n & 1)]),
