@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 const PIECE_SHIFT: u32 = 21;
 const PIECE: u64 = 1 << PIECE_SHIFT;
 /// Most pieces that are made ready ahead of the guest.
-const MOST: usize = 16;
+const MOST: usize = 8;
 /// Bytes of the smallest page of a host.
 const HOST_PAGE: usize = 4096;
 
